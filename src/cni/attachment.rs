@@ -1,0 +1,131 @@
+//! What an attachment is called: in the kernel, in lease files, in messages.
+
+use super::error::{Code, Error};
+use crate::net::Mac;
+use crate::sha256;
+
+/// What marks an object of the kernel's as ours, before the names.
+const LABEL_PREFIX: &str = "plumb:";
+/// The longest label: an alias holds 255 bytes and an nf_tables comment 254; some room is left for
+/// what goes with it.
+const LABEL_MAX: usize = 230;
+
+/// One interface of one container on one network: what the specification identifies by the triple of
+/// network name, `CNI_CONTAINERID` and `CNI_IFNAME`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attachment {
+    /// The network's name.
+    pub network: String,
+    /// `CNI_CONTAINERID`
+    pub container: String,
+    /// `CNI_IFNAME`
+    pub ifname: String,
+}
+
+impl Attachment {
+    /// What the kernel's objects of this attachment carry: the alias of links, the comment of set
+    /// elements. `plumb:network/container/interface`; none of the names can hold a slash or a space.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{LABEL_PREFIX}{}/{}/{}", self.network, self.container, self.ifname)
+    }
+
+    /// The attachment that a label names; `None` if it is no label of ours.
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Self> {
+        let mut names = label.strip_prefix(LABEL_PREFIX)?.split('/').map(str::to_owned);
+        let attachment =
+            Self { network: names.next()?, container: names.next()?, ifname: names.next()? };
+        names.next().is_none().then_some(attachment)
+    }
+
+    /// Refuses names that together don't fit into a label. Only what is made needs one.
+    ///
+    /// # Errors
+    /// They don't fit.
+    pub fn check_length(&self) -> Result<(), Error> {
+        let length = self.label().len();
+        if length <= LABEL_MAX {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::InvalidEnvironment,
+            format!(
+                "network name, CNI_CONTAINERID and CNI_IFNAME are too long to label a link with: \
+                 expected at most {} bytes together, got {}",
+                LABEL_MAX - LABEL_PREFIX.len() - 2,
+                length - LABEL_PREFIX.len() - 2,
+            ),
+        ))
+    }
+
+    /// Name of the host's end of a veth pair: `veth` and 55 bits of a digest, so that it can be found
+    /// again from the names alone, and that nobody can choose names to hit another's.
+    #[must_use]
+    pub fn host_link(&self) -> String {
+        const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+        let mut bits = self.digest(b"link").first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
+        let mut name = String::from("veth");
+        for _ in 0..11 {
+            let index = (bits >> 59) as usize;
+            name.push(ALPHABET.get(index).map_or('a', |letter| char::from(*letter)));
+            bits <<= 5;
+        }
+        name
+    }
+
+    /// Address of the host's end of a veth pair. Set at birth it is left alone by udev, which replaces
+    /// addresses that the kernel drew.
+    #[must_use]
+    pub fn host_mac(&self) -> Mac {
+        Mac::local(&self.digest(b"host mac"))
+    }
+
+    /// Address of the container's end, if it has no IP address to derive it from.
+    #[must_use]
+    pub fn container_mac(&self) -> Mac {
+        Mac::local(&self.digest(b"container mac"))
+    }
+
+    fn digest(&self, purpose: &[u8]) -> [u8; 32] {
+        sha256::digest_parts(&[
+            purpose,
+            self.network.as_bytes(),
+            self.container.as_bytes(),
+            self.ifname.as_bytes(),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attachment() -> Attachment {
+        Attachment { network: "net".into(), container: "c1".into(), ifname: "eth0".into() }
+    }
+
+    #[test]
+    fn labels_go_both_ways() {
+        assert_eq!(attachment().label(), "plumb:net/c1/eth0");
+        assert_eq!(Attachment::from_label("plumb:net/c1/eth0"), Some(attachment()));
+        for text in ["net/c1/eth0", "plumb:net/c1", "plumb:net/c1/eth0/x", ""] {
+            assert_eq!(Attachment::from_label(text), None, "{text}");
+        }
+    }
+
+    /// A DEL by a later release must find what an earlier one made.
+    #[test]
+    fn derived_names_never_change() {
+        assert_eq!(attachment().host_link(), "vethyzkcpt5txrq");
+        assert_eq!(attachment().host_mac().to_string(), "12:34");
+        assert_eq!(attachment().host_link().len(), 15);
+    }
+
+    #[test]
+    fn names_too_long_for_an_alias_are_refused() {
+        assert!(Attachment { container: "c".repeat(210), ..attachment() }.check_length().is_ok());
+        let error = Attachment { container: "c".repeat(230), ..attachment() }.check_length();
+        assert_eq!(error.unwrap_err().code, Code::InvalidEnvironment as u32);
+    }
+}

@@ -1,0 +1,252 @@
+//! The frame around every plugin: environment and standard input in, one result or one error object out.
+
+use std::cell::OnceCell;
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::args::Args;
+use super::attachment::Attachment;
+use super::conf::{NetConf, incompatible};
+use super::env::{Command, Environment};
+use super::error::{Code, Error};
+use super::result::CniResult;
+use super::version::Version;
+use crate::sys::netns::{Netns, OpenError};
+
+/// The largest configuration that is read, in bytes. GC's can name 100,000 attachments.
+const LARGEST_CONFIG: usize = 16 << 20;
+
+/// What a plugin does for each verb.
+#[derive(Debug)]
+pub struct Plugin {
+    /// The name by which it is called, `type` in configurations.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub about: &'static str,
+    /// ADD
+    pub add: fn(&Request) -> Result<CniResult, Error>,
+    /// DEL
+    pub del: fn(&Request) -> Result<(), Error>,
+    /// CHECK
+    pub check: fn(&Request) -> Result<(), Error>,
+    /// GC
+    pub gc: fn(&Request) -> Result<(), Error>,
+    /// STATUS
+    pub status: fn(&Request) -> Result<(), Error>,
+}
+
+/// One call of a plugin.
+#[derive(Debug)]
+pub struct Request {
+    /// The environment.
+    pub env: Environment,
+    /// The configuration.
+    pub conf: NetConf,
+    /// The configuration as it came, for delegates.
+    pub stdin: Vec<u8>,
+    netns: Option<Result<Netns, OpenError>>,
+    args: OnceCell<Args>,
+}
+
+impl Request {
+    /// Puts a request together, and sees to it that `CNI_NETNS` is not the namespace we are in: there
+    /// a plugin would take the host's interfaces for the container's.
+    ///
+    /// # Errors
+    /// Code 8: the namespace is our own.
+    pub fn new(env: Environment, conf: NetConf, stdin: Vec<u8>) -> Result<Self, Error> {
+        let netns = (env.command.is_of_attachment() && !env.netns.is_empty())
+            .then(|| Netns::open(Path::new(&env.netns)));
+        if let Some(Ok(netns)) = &netns
+            && !env.netns_override
+        {
+            let same = netns.is_current().map_err(|why| {
+                Error::new(Code::InvalidNetns, format!("cannot look up our own network namespace: {why}"))
+            })?;
+            if same {
+                let msg = format!(
+                    "plugin's netns and netns from CNI_NETNS should not be the same: {}",
+                    env.netns
+                );
+                return Err(Error::new(Code::InvalidNetns, msg));
+            }
+        }
+        Ok(Self { env, conf, stdin, netns, args: OnceCell::new() })
+    }
+
+    /// The container's network namespace.
+    ///
+    /// # Errors
+    /// Code 8: there is none at the path.
+    pub fn netns(&self) -> Result<&Netns, Error> {
+        let error = |why: &str| {
+            let msg = format!("CNI_NETNS: cannot open network namespace {:?}: {why}", self.env.netns);
+            Error::new(Code::InvalidNetns, msg)
+        };
+        match &self.netns {
+            Some(Ok(netns)) => Ok(netns),
+            Some(Err(OpenError::Missing)) => Err(error("there is none")),
+            Some(Err(OpenError::NotNetns)) => Err(error("it is not a network namespace")),
+            Some(Err(OpenError::Io(why))) => Err(error(&why.to_string())),
+            None => Err(error("none is given")),
+        }
+    }
+
+    /// `CNI_ARGS`, which only some plugins have a use for.
+    ///
+    /// # Errors
+    /// They are malformed or unknown.
+    pub fn args(&self) -> Result<&Args, Error> {
+        if let Some(args) = self.args.get() {
+            return Ok(args);
+        }
+        let args = Args::parse(&self.env.args)?;
+        Ok(self.args.get_or_init(|| args))
+    }
+
+    /// The attachment that the call is about.
+    #[must_use]
+    pub fn attachment(&self) -> Attachment {
+        self.conf.attachment(&self.env.container, &self.env.ifname)
+    }
+}
+
+/// Runs `plugin` as a runtime's call demands and returns the exit status.
+///
+/// Without `CNI_COMMAND` nobody is calling, so it says on standard error what it is.
+pub fn run(plugin: &Plugin) -> i32 {
+    std::panic::set_hook(Box::new(report_panic));
+    if std::env::var_os("CNI_COMMAND").is_none_or(|command| command.is_empty()) {
+        let _ = io::stderr().write_all(about(plugin).as_bytes());
+        return 0;
+    }
+    // Until the configuration is read, the newest version is the best guess for an error's.
+    let mut version = Version::NEWEST;
+    let outcome = serve(plugin, &mut version);
+    let (text, status) = match outcome {
+        Ok(text) => (text, 0),
+        Err(error) => (error.to_json(version), 1),
+    };
+    match print(&text) {
+        Ok(()) => status,
+        Err(_) => 1,
+    }
+}
+
+/// Writes to standard output, unbuffered: one system call.
+fn print(text: &str) -> io::Result<()> {
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        match nix::unistd::write(io::stdout(), rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+fn serve(plugin: &Plugin, version: &mut Version) -> Result<String, Error> {
+    let variable = |name: &str| {
+        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+    };
+    let env = Environment::read(variable)?;
+    let command = env.command;
+    if command == Command::Version {
+        return Ok(versions());
+    }
+    let stdin = read_stdin()?;
+    let conf = NetConf::parse(&stdin)?;
+    *version = conf.version;
+    let request = Request::new(env, conf, stdin)?;
+    let since = match command {
+        Command::Check => Version::V0_4_0,
+        Command::Gc | Command::Status => Version::V1_1_0,
+        Command::Add | Command::Del | Command::Version => Version::V0_1_0,
+    };
+    if request.conf.version < since {
+        let error = incompatible(request.conf.version.text());
+        return Err(Error {
+            msg: format!("config version does not allow {}; it needs {since}", command.text()),
+            ..error
+        });
+    }
+    match command {
+        Command::Add => return add(plugin, &request),
+        Command::Del => (plugin.del)(&request),
+        Command::Check => (plugin.check)(&request),
+        Command::Gc => (plugin.gc)(&request),
+        Command::Status => (plugin.status)(&request),
+        Command::Version => Ok(()),
+    }
+    .map(|()| String::new())
+}
+
+/// ADD prints its result itself: what can't be told to the runtime must not stay.
+fn add(plugin: &Plugin, request: &Request) -> Result<String, Error> {
+    let result = (plugin.add)(request)?.to_json(request.conf.version);
+    print(&result).map(|()| String::new()).map_err(|why| {
+        let error = Error::io("print the result", why);
+        match (plugin.del)(request) {
+            Ok(()) => error,
+            Err(undo) => error.and(&undo),
+        }
+    })
+}
+
+fn read_stdin() -> Result<Vec<u8>, Error> {
+    let mut text = vec![0; 8192];
+    let mut length = 0;
+    loop {
+        if length == text.len() {
+            text.resize(length * 2, 0);
+        }
+        match nix::unistd::read(io::stdin(), text.get_mut(length..).unwrap_or_default()) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(why) => {
+                return Err(Error::io("read the network configuration from standard input", why));
+            }
+        }
+        if length > LARGEST_CONFIG {
+            let msg = format!("standard input has more than {LARGEST_CONFIG} bytes");
+            return Err(Error::new(Code::Io, msg));
+        }
+    }
+    text.truncate(length);
+    Ok(text)
+}
+
+/// The answer to VERSION, on one line as the reference prints it.
+fn versions() -> String {
+    let supported: Vec<_> = Version::ALL.iter().map(|v| format!("\"{v}\"")).collect();
+    let newest = Version::NEWEST;
+    format!("{{\"cniVersion\":\"{newest}\",\"supportedVersions\":[{}]}}\n", supported.join(","))
+}
+
+fn about(plugin: &Plugin) -> String {
+    let supported: Vec<_> = Version::ALL.iter().map(|version| version.text()).collect();
+    format!(
+        "CNI {} plugin, plumb {}\n{}\nCNI protocol versions supported: {}\n",
+        plugin.name,
+        env!("CARGO_PKG_VERSION"),
+        plugin.about,
+        supported.join(", "),
+    )
+}
+
+/// A defect of ours is told to the runtime in the form that it understands.
+fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map_or_else(String::new, |l| format!(" at {}:{}", l.file(), l.line()));
+    let payload = panic.payload();
+    let what = payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    let error = Error::new(Code::Internal, format!("defect in plumb{place}; please report it"))
+        .with_details(what);
+    let _ = print(&error.to_json(Version::NEWEST));
+    std::process::exit(1);
+}

@@ -1,0 +1,52 @@
+//! Reads the name resolution of a container from a file in the format of resolv.conf(5).
+
+use std::fs;
+
+use crate::cni::Error;
+use crate::cni::result::Dns;
+
+/// Reads `nameserver`, `domain`, `search` and `options` from the file at `path`.
+///
+/// # Errors
+/// The file can't be read.
+pub fn read(path: &str) -> Result<Dns, Error> {
+    let text = fs::read_to_string(path)
+        .map_err(|why| Error::io(format_args!("read ipam.resolvConf {path:?}"), why))?;
+    Ok(parse(&text))
+}
+
+fn parse(text: &str) -> Dns {
+    let mut dns = Dns::default();
+    for line in text.lines() {
+        if line.starts_with(['#', ';']) {
+            continue;
+        }
+        let mut fields = line.split_whitespace().map(str::to_owned);
+        match fields.next().as_deref() {
+            Some("nameserver") => dns.nameservers.extend(fields.next()),
+            Some("domain") => dns.domain = fields.next().unwrap_or_default(),
+            Some("search") => dns.search.extend(fields),
+            Some("options") => dns.options.extend(fields),
+            _ => {}
+        }
+    }
+    dns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_four_keywords_are_read_and_comments_skipped() {
+        let text = "# nameserver 9.9.9.9\n; x\nnameserver 10.0.0.1\nnameserver\tfd00::1\n\
+                    domain example.org\nsearch a.example b.example\noptions ndots:5 edns0\nsortlist x\n";
+        let expected = Dns {
+            nameservers: vec!["10.0.0.1".into(), "fd00::1".into()],
+            domain: "example.org".into(),
+            search: vec!["a.example".into(), "b.example".into()],
+            options: vec!["ndots:5".into(), "edns0".into()],
+        };
+        assert_eq!(parse(text), expected);
+    }
+}

@@ -1,0 +1,619 @@
+//! The lease directory: `<dataDir>/<network>/`, in the reference's format.
+//!
+//! | file | content |
+//! | --- | --- |
+//! | `10.1.0.2` | a lease: `containerID\r\nifname`; of old releases the container's ID alone |
+//! | `last_reserved_ip.0` | the address that range set 0 has handed out last |
+//! | `lock` | what the reference locks with flock(2) |
+//! | `plumb.index` | ours, see [`index`](super::index) |
+//!
+//! The lease files are the truth. All work is done in a [`Session`], which holds both the reference's
+//! lock and a lock of our own on the index. Files are opened relative to the directory, without
+//! following links.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, futimens};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::index::{BootId, Entry, Index, Stamp};
+use super::range::{Range, RangeSet};
+use crate::cni::conf::is_identifier;
+use crate::cni::{Code, Error};
+use crate::net::{from_bits, parse_ip};
+use crate::sha256;
+use crate::sys::lock::{self, Kind};
+
+const LOCK: &str = "lock";
+const INDEX: &str = "plumb.index";
+/// How long a lock is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A lease file is shorter; what is longer is none.
+const LEASE_MAX: usize = 4096;
+
+/// Who holds a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Owner<'a> {
+    /// `CNI_CONTAINERID`
+    pub container: &'a str,
+    /// `CNI_IFNAME`; empty in the lease files of old releases, which don't name it.
+    pub ifname: &'a str,
+}
+
+impl Owner<'_> {
+    fn key(self) -> u64 {
+        let digest = sha256::digest_parts(&[self.container.as_bytes(), self.ifname.as_bytes()]);
+        digest.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+    }
+
+    fn content(self) -> String {
+        format!("{}\r\n{}", self.container, self.ifname)
+    }
+}
+
+/// The content of a lease file.
+enum Lease {
+    /// Held by this container and, but for old files, interface.
+    Held { container: String, ifname: String },
+    /// There is a file, but it names no holder: it is empty or torn.
+    Torn,
+    /// It can't be read, so the address is nobody's to give.
+    Unreadable(Errno),
+    /// There is none.
+    Missing,
+}
+
+impl Lease {
+    fn parse(content: &[u8]) -> Self {
+        let text = std::str::from_utf8(content).unwrap_or_default().trim();
+        let (container, ifname) = text.split_once("\r\n").unwrap_or((text, ""));
+        if !is_identifier(container) {
+            return Self::Torn;
+        }
+        Self::Held { container: container.to_owned(), ifname: ifname.to_owned() }
+    }
+
+    fn owner(&self) -> Option<Owner<'_>> {
+        match self {
+            Self::Held { container, ifname } => Some(Owner { container, ifname }),
+            _ => None,
+        }
+    }
+}
+
+/// An open lease directory.
+#[derive(Debug)]
+pub struct Store {
+    directory: File,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the directory of `network`; `None` if there is none.
+    ///
+    /// # Errors
+    /// Those of open(2).
+    pub fn open(data_dir: &str, network: &str) -> Result<Option<Self>, Error> {
+        let path = Path::new(data_dir).join(network);
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match nix::fcntl::open(&path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(Self { directory: File::from(fd), path })),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(why) => {
+                Err(Error::io(format_args!("open lease directory {}", path.display()), why.desc()))
+            }
+        }
+    }
+
+    /// Opens the directory of `network`, which is made if there is none.
+    ///
+    /// # Errors
+    /// Those of open(2) and mkdir(2).
+    pub fn create(data_dir: &str, network: &str) -> Result<Self, Error> {
+        if let Some(store) = Self::open(data_dir, network)? {
+            return Ok(store);
+        }
+        let path = Path::new(data_dir).join(network);
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&path);
+        made.map_err(|why| {
+            Error::io(format_args!("create lease directory {}", path.display()), why)
+        })?;
+        Self::open(data_dir, network)?.ok_or_else(|| {
+            Error::io(format_args!("open lease directory {}", path.display()), "it has vanished")
+        })
+    }
+
+    /// Where it is, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Waits for the directory's locks and begins to work in it.
+    ///
+    /// # Errors
+    /// Code 11 if another holds a lock for too long; else those of open(2) and of the work of
+    /// bringing the index up to date.
+    pub fn lock(&self) -> Result<Session<'_>, Error> {
+        let create = OFlag::O_RDWR | OFlag::O_CREAT;
+        let lock_file = self.file(LOCK, create).map_err(|why| self.error("open", LOCK, why))?;
+        self.acquire(&lock_file, Kind::Flock)?;
+        let index_file = self.file(INDEX, create).map_err(|why| self.error("open", INDEX, why))?;
+        self.acquire(&index_file, Kind::OpenFileDescription)?;
+        let index = Index::open(index_file).map_err(|why| self.error("read", INDEX, why))?;
+        Ok(Session { store: self, index, state: State::Unknown, changed: false, _lock: lock_file })
+    }
+
+    fn acquire(&self, file: &File, kind: Kind) -> Result<(), Error> {
+        lock::lock(file, kind, PATIENCE).map_err(|why| {
+            let what = format!("lock lease directory {}", self.path.display());
+            if why != Errno::EINTR {
+                return Error::io(what, why.desc());
+            }
+            let holder = match lock::holder(file) {
+                Some(pid) => format!("process {pid} has held it"),
+                None => "another process has held it".to_owned(),
+            };
+            let msg = format!("cannot {what}: {holder} for more than {} s", PATIENCE.as_secs());
+            Error::new(Code::TryAgainLater, msg)
+        })
+    }
+
+    fn file(&self, name: &str, flags: OFlag) -> Result<File, Errno> {
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        openat(&self.directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)
+    }
+
+    fn read_lease(&self, address: IpAddr) -> Lease {
+        let content = self.file(&address.to_string(), OFlag::O_RDONLY).and_then(|file| {
+            let mut content = Vec::with_capacity(256);
+            file.take(LEASE_MAX as u64)
+                .read_to_end(&mut content)
+                .map_err(|why| Errno::from_raw(why.raw_os_error().unwrap_or(libc::EIO)))?;
+            Ok(content)
+        });
+        match content {
+            Ok(content) => Lease::parse(&content),
+            Err(Errno::ENOENT) => Lease::Missing,
+            Err(errno) => Lease::Unreadable(errno),
+        }
+    }
+
+    fn remove(&self, name: &str) -> Result<(), Errno> {
+        unlinkat(&self.directory, name, UnlinkatFlags::NoRemoveDir)
+    }
+
+    /// Addresses of all lease files.
+    fn addresses(&self) -> Result<Vec<IpAddr>, Error> {
+        let error = |why: Errno| self.error("list leases in", "", why);
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let directory = Dir::openat(&self.directory, ".", flags, Mode::empty()).map_err(error)?;
+        let mut addresses = Vec::new();
+        for entry in directory {
+            let entry = entry.map_err(error)?;
+            addresses.extend(entry.file_name().to_str().ok().and_then(parse_ip));
+        }
+        Ok(addresses)
+    }
+
+    fn modified(&self) -> Result<Stamp, Error> {
+        let metadata =
+            self.directory.metadata().map_err(|why| self.error("look at directory", "", why))?;
+        Ok(Stamp { seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec() })
+    }
+
+    fn error(&self, operation: &str, name: &str, why: impl std::fmt::Display) -> Error {
+        Error::io(format_args!("{operation} {}", self.path.join(name).display()), why)
+    }
+
+    fn warn(&self, what: std::fmt::Arguments<'_>) {
+        let _ = writeln!(io::stderr(), "plumb: host-local: {}: {what}", self.path.display());
+    }
+}
+
+/// What is known of the index.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not yet looked at.
+    Unknown,
+    /// As far as it can tell, nobody else has changed the directory.
+    Current,
+    /// Built anew in this session.
+    Rebuilt,
+    /// It could not be kept up, so it must not be sealed.
+    Lost,
+}
+
+/// Exclusive work in a lease directory, until it is dropped.
+pub struct Session<'a> {
+    store: &'a Store,
+    index: Index,
+    state: State,
+    changed: bool,
+    _lock: File,
+}
+
+impl Session<'_> {
+    /// Frees what was leased before the machine started: no container has lived through that.
+    ///
+    /// # Errors
+    /// The directory can't be read, or a lease not removed.
+    pub fn expire(&mut self) -> Result<(), Error> {
+        let Some((boot, stamp)) = self.index.recorded() else { return Ok(()) };
+        if boot == boot_id()? {
+            return Ok(());
+        }
+        // Without a stranger's hand all leases are of the recorded boot. Else some may be newer, and
+        // only those are freed whose age is beyond doubt: a clock may have been set since.
+        let ours_alone = self.store.modified()? == stamp;
+        let started = boot_time()?;
+        let mut freed = 0;
+        for address in self.store.addresses()? {
+            let name = address.to_string();
+            if !ours_alone {
+                let modified = self.store.file(&name, OFlag::O_RDONLY).ok().and_then(|file| {
+                    let metadata = file.metadata().ok()?;
+                    Some(Stamp { seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec() })
+                });
+                if modified.is_none_or(|modified| modified > stamp || modified >= started) {
+                    continue;
+                }
+            }
+            self.store.remove(&name).map_err(|why| self.store.error("remove lease", &name, why))?;
+            freed += 1;
+        }
+        if freed > 0 {
+            self.store.warn(format_args!("released {freed} leases of an earlier boot"));
+        }
+        self.rebuild()
+    }
+
+    /// The addresses that `owner` holds.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    pub fn held_by(&mut self, owner: Owner<'_>) -> Result<Vec<IpAddr>, Error> {
+        self.update()?;
+        // Old releases did not name the interface.
+        for owner in [owner, Owner { ifname: "", ..owner }] {
+            let mut held = self.look_up(|index| index.addresses(owner.key()))?;
+            held.sort();
+            held.dedup();
+            held.retain(|address| self.store.read_lease(*address).owner() == Some(owner));
+            if !held.is_empty() {
+                return Ok(held);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Leases the next free address of `set`, the `number`th of its network; `None` if all are held.
+    ///
+    /// # Errors
+    /// A file can't be read or written.
+    pub fn lease_next(
+        &mut self,
+        owner: Owner<'_>,
+        set: &RangeSet,
+        number: usize,
+    ) -> Result<Option<IpAddr>, Error> {
+        self.update()?;
+        let mut rotor = Rotor::open(self.store, number)?;
+        while let Some((address, _)) = self.find_free(set, rotor.last)? {
+            if self.create(address, owner)? {
+                rotor.turn_to(self.store, address)?;
+                return Ok(Some(address));
+            }
+            // Someone holds it and the index does not know: it is out of date.
+            if self.state != State::Rebuilt {
+                self.rebuild()?;
+                continue;
+            }
+            let noted = self.index.insert((address, None));
+            noted.map_err(|why| self.store.error("write", INDEX, why))?;
+        }
+        Ok(None)
+    }
+
+    /// Leases this very address. False if another holds it, who is returned.
+    ///
+    /// # Errors
+    /// A file can't be read or written.
+    pub fn lease_requested(
+        &mut self,
+        owner: Owner<'_>,
+        address: IpAddr,
+        number: usize,
+    ) -> Result<Requested, Error> {
+        self.update()?;
+        if !self.create(address, owner)? {
+            match self.store.read_lease(address) {
+                lease if lease.owner() == Some(owner) => return Ok(Requested::HeldAlready),
+                Lease::Held { container, .. } => return Ok(Requested::HeldBy(container)),
+                Lease::Torn => {
+                    self.rebuild()?;
+                    if !self.create(address, owner)? {
+                        return Ok(Requested::HeldBy("an unknown holder".into()));
+                    }
+                }
+                Lease::Unreadable(_) | Lease::Missing => {
+                    return Ok(Requested::HeldBy("an unknown holder".into()));
+                }
+            }
+        }
+        Rotor::open(self.store, number)?.turn_to(self.store, address)?;
+        Ok(Requested::Leased)
+    }
+
+    /// Frees an address that `owner` holds. What another holds stays.
+    ///
+    /// # Errors
+    /// The lease can't be removed.
+    pub fn release(&mut self, address: IpAddr, owner: Owner<'_>) -> Result<(), Error> {
+        let lease = self.store.read_lease(address);
+        let Some(holder) = lease.owner() else { return Ok(()) };
+        let legacy = Owner { ifname: "", ..owner };
+        if holder != owner && holder != legacy {
+            return Ok(());
+        }
+        let name = address.to_string();
+        match self.store.remove(&name) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(why) => return Err(self.store.error("remove lease", &name, why.desc())),
+        }
+        self.changed = true;
+        // The lease is gone, whatever becomes of the index.
+        if self.index.remove((address, Some(holder.key()))).is_err() {
+            self.state = State::Lost;
+        }
+        Ok(())
+    }
+
+    /// Frees all addresses whose holder `keep` does not want kept, and tells how many those were. The
+    /// interface is empty for leases of old releases.
+    ///
+    /// # Errors
+    /// The first lease that could not be removed; the others are.
+    pub fn sweep(&mut self, keep: impl Fn(&str, &str) -> bool) -> Result<usize, Error> {
+        self.update()?;
+        let (mut freed, mut failure) = (0, None);
+        for address in self.store.addresses()? {
+            let lease = self.store.read_lease(address);
+            let Some(owner) = lease.owner() else { continue };
+            if keep(owner.container, owner.ifname) {
+                continue;
+            }
+            match self.release(address, owner) {
+                Ok(()) => freed += 1,
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        failure.map_or(Ok(freed), Err)
+    }
+
+    /// Whether `set` has an address to give.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    pub fn has_free(&mut self, set: &RangeSet) -> Result<bool, Error> {
+        self.update()?;
+        Ok(self.find_free(set, None)?.is_some())
+    }
+
+    /// How many addresses of `set` are held.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    pub fn count_held(&self, set: &RangeSet) -> Result<usize, Error> {
+        Ok(self.store.addresses()?.iter().filter(|a| set.range_of(**a).is_some()).count())
+    }
+
+    /// Ends the work: the index is current from here on, until somebody else changes the directory. If
+    /// that can't be recorded it is rebuilt by who comes next.
+    pub fn finish(mut self) {
+        if self.changed
+            && self.state != State::Lost
+            && let Err(why) = self.seal()
+        {
+            self.store.warn(format_args!("cannot seal {INDEX}: {why}"));
+        }
+    }
+
+    fn seal(&mut self) -> io::Result<()> {
+        let now = clock_gettime(ClockId::CLOCK_REALTIME)?;
+        self.index.seal(Stamp { seconds: now.tv_sec(), nanoseconds: now.tv_nsec() })?;
+        futimens(self.store.directory.as_fd(), &TimeSpec::UTIME_OMIT, &now)?;
+        Ok(())
+    }
+
+    /// Sees to it that the index can be believed.
+    fn update(&mut self) -> Result<(), Error> {
+        if self.state != State::Unknown {
+            return Ok(());
+        }
+        let modified = self.store.modified()?;
+        match self.index.recorded() {
+            Some((_, stamp)) if stamp == modified => {
+                self.state = State::Current;
+                Ok(())
+            }
+            // Whether some of the leases are of an earlier boot shows while both are still known.
+            Some((boot, _)) if boot != boot_id()? => self.expire(),
+            _ => self.rebuild(),
+        }
+    }
+
+    /// Builds the index anew from the lease files. Torn ones are removed: nobody else could ever
+    /// release them.
+    fn rebuild(&mut self) -> Result<(), Error> {
+        let boot = boot_id()?;
+        let mut entries: Vec<Entry> = Vec::new();
+        for address in self.store.addresses()? {
+            let lease = self.store.read_lease(address);
+            match &lease {
+                Lease::Missing => {}
+                Lease::Held { .. } => entries.push((address, lease.owner().map(Owner::key))),
+                Lease::Unreadable(errno) => {
+                    self.store.warn(format_args!("cannot read lease {address}: {}", errno.desc()));
+                    entries.push((address, None));
+                }
+                Lease::Torn => {
+                    self.store.warn(format_args!("released {address}: its file names no holder"));
+                    let name = address.to_string();
+                    if let Err(why) = self.store.remove(&name) {
+                        return Err(self.store.error("remove torn lease", &name, why.desc()));
+                    }
+                }
+            }
+        }
+        self.index
+            .rebuild(boot, &entries)
+            .map_err(|why| self.store.error("write", INDEX, why))?;
+        self.state = State::Rebuilt;
+        self.changed = true;
+        Ok(())
+    }
+
+    fn find_free<'s>(
+        &mut self,
+        set: &'s RangeSet,
+        last: Option<IpAddr>,
+    ) -> Result<Option<(IpAddr, &'s Range)>, Error> {
+        loop {
+            for round in set.rounds(last) {
+                let family = round.range.start;
+                let mut from = round.from;
+                while let Some(free) = self.look_up(|i| i.next_free(family, from, round.to))? {
+                    let address = from_bits(family, free);
+                    if address != round.range.gateway {
+                        return Ok(Some((address, round.range)));
+                    }
+                    match free.checked_add(1) {
+                        Some(next) => from = next,
+                        None => break,
+                    }
+                }
+            }
+            // That all are held is believed only of an index that has just been built.
+            if self.state == State::Rebuilt {
+                return Ok(None);
+            }
+            self.rebuild()?;
+        }
+    }
+
+    /// Asks the index, which is rebuilt once if it proves to be damaged.
+    fn look_up<T>(&mut self, ask: impl Fn(&Index) -> io::Result<T>) -> Result<T, Error> {
+        let error = |why| self.store.error("read", INDEX, why);
+        match ask(&self.index) {
+            Err(_) if self.state != State::Rebuilt => {
+                self.rebuild()?;
+                ask(&self.index).map_err(|why| self.store.error("read", INDEX, why))
+            }
+            other => other.map_err(error),
+        }
+    }
+
+    /// Creates a lease; false if there is one already.
+    fn create(&mut self, address: IpAddr, owner: Owner<'_>) -> Result<bool, Error> {
+        let name = address.to_string();
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+        let mut file = match self.store.file(&name, flags) {
+            Ok(file) => file,
+            Err(Errno::EEXIST) => return Ok(false),
+            Err(why) => return Err(self.store.error("create lease", &name, why.desc())),
+        };
+        if let Err(why) = file.write_all(owner.content().as_bytes()) {
+            let _ = self.store.remove(&name);
+            return Err(self.store.error("write lease", &name, why));
+        }
+        self.changed = true;
+        if self.index.insert((address, Some(owner.key()))).is_err() {
+            self.state = State::Lost;
+        }
+        Ok(true)
+    }
+}
+
+/// What became of a request for one address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Requested {
+    /// It is leased now.
+    Leased,
+    /// The same owner had leased it before.
+    HeldAlready,
+    /// Another container holds it.
+    HeldBy(String),
+}
+
+/// The address that a range set handed out last, from which the next one is looked for, so that an
+/// address rests as long as possible before it is used again.
+struct Rotor {
+    file: File,
+    last: Option<IpAddr>,
+    length: usize,
+}
+
+impl Rotor {
+    fn name(number: usize) -> String {
+        format!("last_reserved_ip.{number}")
+    }
+
+    fn open(store: &Store, number: usize) -> Result<Self, Error> {
+        let name = Self::name(number);
+        let error = |why| store.error("read", &name, why);
+        let file = store
+            .file(&name, OFlag::O_RDWR | OFlag::O_CREAT)
+            .map_err(|why| error(io::Error::from(why)))?;
+        let mut text = [0; 64];
+        let length = file.read_at(&mut text, 0).map_err(error)?;
+        let text = text.get(..length).unwrap_or_default();
+        let last = std::str::from_utf8(text).ok().and_then(|text| parse_ip(text.trim()));
+        Ok(Self { file, last, length })
+    }
+
+    /// The text is overwritten in place: to cut a file to nothing first makes some file systems write
+    /// it to the disk at once.
+    fn turn_to(&mut self, store: &Store, address: IpAddr) -> Result<(), Error> {
+        let text = address.to_string();
+        let written = self.file.write_all_at(text.as_bytes(), 0).and_then(|()| {
+            if text.len() < self.length { self.file.set_len(text.len() as u64) } else { Ok(()) }
+        });
+        written.map_err(|why| store.error("write", "last_reserved_ip", why))
+    }
+}
+
+/// What identifies this boot: random_boot_id of proc_sys_kernel(5).
+fn boot_id() -> Result<BootId, Error> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let error = |why: io::Error| Error::io(format_args!("read {PATH}"), why);
+    let mut text = [0; 36];
+    File::open(PATH).and_then(|mut file| file.read_exact(&mut text)).map_err(error)?;
+    let digits: Vec<_> = text.iter().filter_map(|b| char::from(*b).to_digit(16)).collect();
+    let mut id = [0; 16];
+    for (byte, pair) in id.iter_mut().zip(digits.as_chunks::<2>().0) {
+        let [high, low] = *pair;
+        *byte = u8::try_from(high * 16 + low).unwrap_or(0);
+    }
+    Ok(id)
+}
+
+/// When this boot began, by the clock as it is set now.
+fn boot_time() -> Result<Stamp, Error> {
+    let read = |clock| {
+        clock_gettime(clock).map_err(|why| Error::io("read the clock", why.desc()))
+    };
+    let began = read(ClockId::CLOCK_REALTIME)? - read(ClockId::CLOCK_BOOTTIME)?;
+    Ok(Stamp { seconds: began.tv_sec(), nanoseconds: began.tv_nsec() })
+}

@@ -1,0 +1,169 @@
+//! Address management: the plugins that lease addresses, and how interface plugins call them.
+
+pub mod host_local;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use crate::cni::delegate::{self, Delegate};
+use crate::cni::env::Command;
+use crate::cni::{CniResult, Code, Error, Request};
+use crate::net::Cidr;
+
+/// The address management that a configuration names.
+#[derive(Debug)]
+pub enum Ipam<'a> {
+    /// host-local, called within this process.
+    HostLocal(&'a Request),
+    /// Another program.
+    Foreign(PathBuf, &'a Request),
+}
+
+/// What was leased for an ADD.
+#[derive(Debug)]
+pub struct Leased {
+    /// Addresses, routes and name resolution.
+    pub result: CniResult,
+    /// How to take it back.
+    pub undo: Undo,
+}
+
+/// How to take back what an ADD leased.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Undo {
+    /// Release these addresses. Those that the attachment held before stay.
+    Release(Vec<IpAddr>),
+    /// Have the other program release all that the attachment holds.
+    Del,
+}
+
+impl<'a> Ipam<'a> {
+    /// The address management of this request; `None` if it is to be done without.
+    ///
+    /// # Errors
+    /// The plugin can't be found along `CNI_PATH`, or is none for addresses.
+    pub fn of(request: &'a Request) -> Result<Option<Self>, Error> {
+        let Some(name) = request.conf.ipam_type()? else { return Ok(None) };
+        match Delegate::find(&name, &request.env.path)? {
+            Delegate::Foreign(program) => Ok(Some(Self::Foreign(program, request))),
+            Delegate::SameProgram if name == host_local::PLUGIN.name => {
+                Ok(Some(Self::HostLocal(request)))
+            }
+            Delegate::SameProgram => Err(Error::invalid(
+                "ipam.type",
+                format_args!("{name:?}"),
+                "a plugin for address management",
+            )),
+        }
+    }
+
+    /// Leases addresses.
+    ///
+    /// # Errors
+    /// Those of the plugin.
+    pub fn add(&self) -> Result<Leased, Error> {
+        match self {
+            Self::HostLocal(request) => {
+                let leased = host_local::add(request)?;
+                Ok(Leased { result: leased.result, undo: Undo::Release(leased.fresh) })
+            }
+            Self::Foreign(program, request) => {
+                let printed = delegate::execute(program, Command::Add, request)?;
+                let result = delegate::read_result(program, &printed, request).map_err(|error| {
+                    // It may well have leased something.
+                    match self.del() {
+                        Ok(()) => error,
+                        Err(undo) => error.and(&undo),
+                    }
+                })?;
+                Ok(Leased { result, undo: Undo::Del })
+            }
+        }
+    }
+
+    /// Takes back what [`add`](Self::add) has leased.
+    ///
+    /// # Errors
+    /// Those of the plugin.
+    pub fn undo(&self, undo: &Undo) -> Result<(), Error> {
+        match (self, undo) {
+            (Self::HostLocal(request), Undo::Release(fresh)) => host_local::undo(request, fresh),
+            _ => self.del(),
+        }
+    }
+
+    /// Releases all that the attachment holds.
+    ///
+    /// # Errors
+    /// Those of the plugin.
+    pub fn del(&self) -> Result<(), Error> {
+        match self {
+            Self::HostLocal(request) => host_local::del(request),
+            Self::Foreign(program, request) => {
+                delegate::execute(program, Command::Del, request).map(drop)
+            }
+        }
+    }
+
+    /// The addresses that the attachment holds; `None` if that can't be told.
+    ///
+    /// # Errors
+    /// The leases can't be read.
+    pub fn held(&self) -> Result<Option<Vec<Cidr>>, Error> {
+        match self {
+            Self::HostLocal(request) => host_local::held(request).map(Some),
+            Self::Foreign(..) => Ok(None),
+        }
+    }
+
+    /// Sees whether the addresses of `prev` are leased.
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn check(&self, prev: &CniResult) -> Result<(), Error> {
+        match self {
+            Self::HostLocal(request) => host_local::check_leases(request, prev),
+            Self::Foreign(program, request) => {
+                delegate::execute(program, Command::Check, request).map(drop)
+            }
+        }
+    }
+
+    /// Sees whether addresses can be leased.
+    ///
+    /// # Errors
+    /// They can't (code 50).
+    pub fn status(&self) -> Result<(), Error> {
+        match self {
+            Self::HostLocal(request) => host_local::status(request),
+            Self::Foreign(program, request) => {
+                delegate::execute(program, Command::Status, request).map(drop)
+            }
+        }
+    }
+
+    /// Releases what belongs to no valid attachment.
+    ///
+    /// # Errors
+    /// Those of the plugin.
+    pub fn gc(&self) -> Result<(), Error> {
+        match self {
+            Self::HostLocal(request) => host_local::gc(request),
+            Self::Foreign(program, request) => {
+                delegate::execute(program, Command::Gc, request).map(drop)
+            }
+        }
+    }
+}
+
+/// Refuses a lease without addresses: there would be nothing to configure.
+///
+/// # Errors
+/// There are none.
+pub fn require_addresses(result: &CniResult) -> Result<(), Error> {
+    if result.ips.is_empty() {
+        let msg = "IPAM plugin returned missing IP config: no addresses in its result";
+        return Err(Error::new(Code::Internal, msg));
+    }
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! The program: a plugin if it is called by a plugin's name, the command line for people otherwise.
+#![no_main]
+
+use std::ffi::{CStr, c_char, c_int};
+
+use plumb::cni::frame;
+use plumb::plugins;
+
+/// The C library calls this, not Rust's runtime, which would set up what a plugin has no use for: a
+/// dozen system calls, among them to read /proc/self/maps.
+#[unsafe(no_mangle)]
+pub extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
+    // A runtime that has gone must not end us half way: writing to it is to fail instead.
+    // SAFETY: no handler is installed, the signal is only ignored.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    let argument = |index: c_int| {
+        if index >= argc {
+            return "";
+        }
+        // SAFETY: argv has `argc` strings that live as long as the process.
+        let text = unsafe { *argv.add(index.unsigned_abs() as usize) };
+        // SAFETY: as above; each ends with NUL.
+        unsafe { CStr::from_ptr(text) }.to_str().unwrap_or("")
+    };
+    let called = argument(0).rsplit('/').next().unwrap_or("");
+    match plugins::find(called).or_else(|| plugins::find(argument(1))) {
+        Some(plugin) => frame::run(plugin),
+        None => 2,
+    }
+}

@@ -1,0 +1,185 @@
+//! Addresses of links: `RTM_NEWADDR`, `RTM_DELADDR`, `RTM_GETADDR` (rtnetlink(7), linux/if_addr.h).
+
+use std::fmt;
+use std::net::IpAddr;
+
+use nix::errno::Errno;
+
+use super::error::Error;
+use super::request::{Query, Request};
+use super::socket::{Channel, Socket};
+use super::wire::{Encoder, Flags, Malformed, Message};
+use crate::net::{Cidr, width};
+
+/// Length of `struct ifaddrmsg` (linux/if_addr.h).
+const HEADER: usize = 8;
+
+/// `struct ifaddrmsg`: family, prefix length, flags, scope, link index.
+fn header(out: &mut Encoder, family: u8, prefix: u8, flags: u8, link: u32) {
+    const SCOPE_UNIVERSE: u8 = libc::RT_SCOPE_UNIVERSE;
+    out.raw(&[family, prefix, flags, SCOPE_UNIVERSE]);
+    out.raw(&link.to_ne_bytes());
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "address families are below 256")]
+pub(super) const fn family_of(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => libc::AF_INET as u8,
+        IpAddr::V6(_) => libc::AF_INET6 as u8,
+    }
+}
+
+/// An address as the kernel describes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Address {
+    /// Index of its link.
+    pub link: u32,
+    /// The address and its prefix.
+    pub cidr: Cidr,
+    /// Valid on this link only (`RT_SCOPE_LINK`): an IPv6 link-local address, for one.
+    pub link_local: bool,
+    /// Found to be in use by another (`IFA_F_DADFAILED`).
+    pub duplicate: bool,
+    /// Not yet found to be unused, so not yet usable (`IFA_F_TENTATIVE`).
+    pub tentative: bool,
+}
+
+/// Gives a link an address: `ip addr add 10.1.0.2/24 brd + dev eth0`. One that is there already is no
+/// error.
+#[derive(Clone, Copy, Debug)]
+pub struct Add {
+    /// Index of the link.
+    pub link: u32,
+    /// The address and its prefix.
+    pub cidr: Cidr,
+    /// Of IPv6: use it at once, without first asking the neighbours (`IFA_F_NODAD`).
+    pub without_dad: bool,
+}
+
+impl fmt::Display for Add {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "add address {} to link {}", self.cidr, self.link)
+    }
+}
+
+impl Request for Add {
+    fn kind(&self) -> u16 {
+        libc::RTM_NEWADDR
+    }
+
+    fn flags(&self) -> Flags {
+        Flags::CREATE | Flags::EXCL
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        let Cidr { address, prefix } = self.cidr;
+        #[expect(clippy::cast_possible_truncation, reason = "IFA_F_NODAD is 2")]
+        let flags =
+            if self.without_dad && address.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
+        header(out, family_of(address), prefix, flags, self.link);
+        out.put(libc::IFA_LOCAL, &address);
+        out.put(libc::IFA_ADDRESS, &address);
+        // A /31 or /32 has no broadcast address (RFC 3021).
+        if address.is_ipv4() && prefix < width(address) - 1 {
+            out.put(libc::IFA_BROADCAST, &self.cidr.last());
+        }
+    }
+
+    fn tolerates(&self, errno: Errno) -> bool {
+        errno == Errno::EEXIST
+    }
+}
+
+/// Takes an address from a link: `ip addr del …`.
+#[derive(Clone, Copy, Debug)]
+pub struct Delete {
+    /// Index of the link.
+    pub link: u32,
+    /// The address and its prefix.
+    pub cidr: Cidr,
+}
+
+impl fmt::Display for Delete {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "remove address {} from link {}", self.cidr, self.link)
+    }
+}
+
+impl Request for Delete {
+    fn kind(&self) -> u16 {
+        libc::RTM_DELADDR
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        let Cidr { address, prefix } = self.cidr;
+        header(out, family_of(address), prefix, 0, self.link);
+        out.put(libc::IFA_LOCAL, &address);
+        out.put(libc::IFA_ADDRESS, &address);
+    }
+}
+
+/// Asks for the addresses of one link: `ip addr show dev cni0`.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    link: u32,
+}
+
+impl fmt::Display for List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "list addresses of link {}", self.link)
+    }
+}
+
+impl Request for List {
+    fn kind(&self) -> u16 {
+        libc::RTM_GETADDR
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        header(out, 0, 0, 0, self.link);
+    }
+}
+
+impl Query for List {
+    type Reply = Address;
+
+    fn decode(&self, message: &Message<'_>) -> Result<Address, Malformed> {
+        if message.kind != libc::RTM_NEWADDR {
+            return Err(Malformed("expected an address"));
+        }
+        let ([_family, prefix, flags, scope, link @ ..], attributes) = message.split::<HEADER>()?;
+        let (mut local, mut address, mut flags) = (None, None, u32::from(*flags));
+        for attribute in attributes {
+            let attribute = attribute?;
+            match attribute.kind {
+                libc::IFA_LOCAL => local = Some(attribute.ip()?),
+                libc::IFA_ADDRESS => address = Some(attribute.ip()?),
+                libc::IFA_FLAGS => flags = attribute.u32()?,
+                _ => {}
+            }
+        }
+        // Of a point-to-point address IFA_ADDRESS is the other end; IPv6 has no IFA_LOCAL otherwise.
+        let address = local.or(address).ok_or(Malformed("address message without address"))?;
+        if *prefix > width(address) {
+            return Err(Malformed("prefix longer than its address"));
+        }
+        Ok(Address {
+            link: u32::from_ne_bytes(*link),
+            cidr: Cidr { address, prefix: *prefix },
+            link_local: *scope == libc::RT_SCOPE_LINK,
+            duplicate: flags & libc::IFA_F_DADFAILED != 0,
+            tentative: flags & libc::IFA_F_TENTATIVE != 0,
+        })
+    }
+}
+
+/// Reads the addresses of one link, of both families.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn of_link<C: Channel>(socket: &mut Socket<C>, link: u32) -> Result<Vec<Address>, Error> {
+    let mut addresses = socket.dump(&List { link })?;
+    // A kernel before 5.0 ignores the filter.
+    addresses.retain(|address| address.link == link);
+    Ok(addresses)
+}

@@ -1,0 +1,494 @@
+//! Links: `RTM_NEWLINK`, `RTM_GETLINK`, `RTM_DELLINK` (rtnetlink(7), linux/if_link.h).
+
+use std::fmt;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+
+use super::error::Error;
+use super::request::{Query, Request};
+use super::socket::{Channel, Socket};
+use super::wire::{Attributes, Encoder, Flags, Malformed, Message};
+use crate::net::Mac;
+
+/// Length of `struct ifinfomsg` (linux/rtnetlink.h).
+const HEADER: usize = 16;
+/// `RTEXT_FILTER_SKIP_STATS` (linux/rtnetlink.h): leave the counters out of the answer.
+const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
+/// `VETH_INFO_PEER` (linux/veth.h).
+const VETH_INFO_PEER: u16 = 1;
+/// `IFLA_BR_VLAN_FILTERING` (linux/if_link.h).
+const IFLA_BR_VLAN_FILTERING: u16 = 7;
+/// `IFLA_BRPORT_MODE`, hairpin; `IFLA_BRPORT_ISOLATED` (linux/if_link.h).
+const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+/// `IFLA_INET_CONF` (linux/if_link.h): IPv4 settings of the interface, by number.
+const IFLA_INET_CONF: u16 = 1;
+/// `IPV4_DEVCONF_ARP_NOTIFY` (linux/ip.h).
+const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
+/// `IFLA_INET6_ADDR_GEN_MODE` and its value `IN6_ADDR_GEN_MODE_NONE` (linux/if_link.h).
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+/// `IF_OPER_UP` (linux/if.h, RFC 2863).
+const IF_OPER_UP: u8 = 6;
+/// The longest alias: `IFALIASZ` (linux/if.h) less the terminating NUL.
+pub const ALIAS_MAX: usize = 255;
+
+/// `struct ifinfomsg`: family, a pad byte, device type, index, flags, mask of flags to change.
+fn header(out: &mut Encoder, index: u32, flags: u32, change: u32) {
+    out.raw(&[0; 4]);
+    out.raw(&index.to_ne_bytes());
+    out.raw(&flags.to_ne_bytes());
+    out.raw(&change.to_ne_bytes());
+}
+
+const IFF_UP: u32 = libc::IFF_UP as u32;
+const IFF_PROMISC: u32 = libc::IFF_PROMISC as u32;
+
+/// Which link a request is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target<'a> {
+    /// The link of this index.
+    Index(u32),
+    /// The link of this name.
+    Name(&'a str),
+}
+
+impl Target<'_> {
+    fn header(self, out: &mut Encoder, flags: u32, change: u32) {
+        match self {
+            Target::Index(index) => header(out, index, flags, change),
+            Target::Name(name) => {
+                header(out, 0, flags, change);
+                out.put(libc::IFLA_IFNAME, name);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Index(index) => write!(f, "link {index}"),
+            Target::Name(name) => write!(f, "link {name:?}"),
+        }
+    }
+}
+
+/// A link as the kernel describes it.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Link {
+    /// Index in its namespace.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// `IFF_UP`: administratively up.
+    pub up: bool,
+    /// `IFF_PROMISC`, as set by an administrator.
+    pub promiscuous: bool,
+    /// Operational state is up (RFC 2863): carrier is there and the link forwards.
+    pub operational: bool,
+    /// Link-layer address, if it is an Ethernet address.
+    pub mac: Option<Mac>,
+    /// Bytes.
+    pub mtu: u32,
+    /// `bridge`, `veth`, …; none of a physical device.
+    pub kind: Option<String>,
+    /// Index of the link this one is a port of.
+    pub master: Option<u32>,
+    /// Index of a veth's other end, in that end's namespace.
+    pub peer: Option<u32>,
+    /// `IFLA_IFALIAS`.
+    pub alias: Option<String>,
+    /// Of a bridge: VLAN filtering is on.
+    pub vlan_filtering: bool,
+    /// Of a bridge's port.
+    pub port: PortFlags,
+}
+
+/// Settings of a bridge's port.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PortFlags {
+    /// A frame may leave through the port it came in by.
+    pub hairpin: bool,
+    /// Frames are not exchanged with other isolated ports.
+    pub isolated: bool,
+}
+
+impl Link {
+    fn decode(message: &Message<'_>) -> Result<Self, Malformed> {
+        if message.kind != libc::RTM_NEWLINK {
+            return Err(Malformed("expected a link"));
+        }
+        let (header, attributes) = message.split::<HEADER>()?;
+        let [_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..] = *header;
+        let flags = u32::from_ne_bytes([f0, f1, f2, f3]);
+        let mut link = Self {
+            index: u32::from_ne_bytes([i0, i1, i2, i3]),
+            up: flags & IFF_UP != 0,
+            promiscuous: flags & IFF_PROMISC != 0,
+            ..Self::default()
+        };
+        for attribute in attributes {
+            let attribute = attribute?;
+            match attribute.kind {
+                libc::IFLA_IFNAME => link.name = attribute.text(),
+                libc::IFLA_ADDRESS => link.mac = attribute.mac(),
+                libc::IFLA_MTU => link.mtu = attribute.u32()?,
+                libc::IFLA_MASTER => link.master = Some(attribute.u32()?),
+                libc::IFLA_LINK => link.peer = Some(attribute.u32()?),
+                libc::IFLA_OPERSTATE => link.operational = attribute.u8()? == IF_OPER_UP,
+                libc::IFLA_IFALIAS => link.alias = Some(attribute.text()),
+                libc::IFLA_LINKINFO => link.decode_info(attribute.nested())?,
+                _ => {}
+            }
+        }
+        Ok(link)
+    }
+
+    /// `IFLA_LINKINFO`. The kind comes before the data that it gives a meaning to.
+    fn decode_info(&mut self, info: Attributes<'_>) -> Result<(), Malformed> {
+        let mut port_of_bridge = false;
+        for attribute in info {
+            let attribute = attribute?;
+            match attribute.kind {
+                libc::IFLA_INFO_KIND => self.kind = Some(attribute.text()),
+                libc::IFLA_INFO_SLAVE_KIND => port_of_bridge = attribute.text() == "bridge",
+                libc::IFLA_INFO_DATA if self.is_bridge() => {
+                    for option in attribute.nested() {
+                        let option = option?;
+                        if option.kind == IFLA_BR_VLAN_FILTERING {
+                            self.vlan_filtering = option.u8()? != 0;
+                        }
+                    }
+                }
+                libc::IFLA_INFO_SLAVE_DATA if port_of_bridge => {
+                    for option in attribute.nested() {
+                        let option = option?;
+                        match option.kind {
+                            IFLA_BRPORT_MODE => self.port.hairpin = option.u8()? != 0,
+                            IFLA_BRPORT_ISOLATED => self.port.isolated = option.u8()? != 0,
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this is a bridge.
+    #[must_use]
+    pub fn is_bridge(&self) -> bool {
+        self.kind.as_deref() == Some("bridge")
+    }
+
+    /// Whether this is one end of a veth pair.
+    #[must_use]
+    pub fn is_veth(&self) -> bool {
+        self.kind.as_deref() == Some("veth")
+    }
+}
+
+/// Asks for a link: `ip link show dev cni0`; in a dump for all.
+#[derive(Clone, Copy, Debug)]
+struct Get<'a>(Option<Target<'a>>);
+
+impl fmt::Display for Get<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(target) => write!(f, "read {target}"),
+            None => f.write_str("list links"),
+        }
+    }
+}
+
+impl Request for Get<'_> {
+    fn kind(&self) -> u16 {
+        libc::RTM_GETLINK
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        match self.0 {
+            Some(target) => target.header(out, 0, 0),
+            None => header(out, 0, 0, 0),
+        }
+        out.put(libc::IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS);
+    }
+}
+
+impl Query for Get<'_> {
+    type Reply = Link;
+
+    fn decode(&self, message: &Message<'_>) -> Result<Link, Malformed> {
+        Link::decode(message)
+    }
+}
+
+/// Reads a link; `None` if there is none of that name or index.
+///
+/// The kernel brings a carrier change that is still on its way to an end before it answers (since
+/// 6.8), so a port whose other end just came up is seen as operational.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn get<C: Channel>(
+    socket: &mut Socket<C>,
+    target: Target<'_>,
+) -> Result<Option<Link>, Error> {
+    match socket.query(&Get(Some(target))) {
+        Ok(link) => Ok(Some(link)),
+        Err(error) if error.errno == Errno::ENODEV => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads all links of the namespace.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn list<C: Channel>(socket: &mut Socket<C>) -> Result<Vec<Link>, Error> {
+    socket.dump(&Get(None))
+}
+
+/// Index of the link of this name, by ioctl, which unlike `RTM_GETLINK` waits for no lock; `None` if
+/// there is none.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn index_of(socket: &Socket, name: &str) -> Result<Option<u32>, Error> {
+    // SAFETY: `ifreq` is plain data, for which all zeros is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let length = name.len().min(libc::IFNAMSIZ - 1);
+    for (to, from) in request.ifr_name.iter_mut().zip(name.as_bytes().iter().take(length)) {
+        *to = from.cast_signed();
+    }
+    // SAFETY: the request is an `ifreq` (netdevice(7)) that outlives the call.
+    let result =
+        unsafe { libc::ioctl(socket.fd().as_raw_fd(), libc::SIOCGIFINDEX, &raw mut request) };
+    match Errno::result(result) {
+        // SAFETY: SIOCGIFINDEX has succeeded, so the kernel has filled in the index.
+        Ok(_) => Ok(Some(unsafe { request.ifr_ifru.ifru_ifindex }.cast_unsigned())),
+        Err(Errno::ENODEV) => Ok(None),
+        Err(errno) => Err(Error::new(format_args!("look up link {name:?}"), errno)),
+    }
+}
+
+/// Makes a bridge, down: `ip link add name cni0 address 02:… type bridge`.
+///
+/// Given an address at birth the bridge keeps it. Otherwise it takes the lowest of its ports', which
+/// changes as pods come and go.
+#[derive(Clone, Copy, Debug)]
+pub struct NewBridge<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its address.
+    pub mac: Mac,
+    /// Its MTU; the kernel's default if none.
+    pub mtu: Option<u32>,
+}
+
+impl fmt::Display for NewBridge<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "create bridge {:?}", self.name)
+    }
+}
+
+impl Request for NewBridge<'_> {
+    fn kind(&self) -> u16 {
+        libc::RTM_NEWLINK
+    }
+
+    fn flags(&self) -> Flags {
+        Flags::CREATE | Flags::EXCL
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        header(out, 0, 0, 0);
+        out.put(libc::IFLA_IFNAME, self.name);
+        out.put(libc::IFLA_ADDRESS, &self.mac);
+        if let Some(mtu) = self.mtu {
+            out.put(libc::IFLA_MTU, &mtu);
+        }
+        out.nest(libc::IFLA_LINKINFO, |out| out.put(libc::IFLA_INFO_KIND, b"bridge".as_slice()));
+    }
+}
+
+/// Makes a veth pair whole: this end up and a port of `master`, the other born in another namespace
+/// under its final name, so that no interface ever moves.
+///
+/// `ip link add name veth… up mtu … address … numtxqueues 1 numrxqueues 1 master cni0 type veth peer
+/// name eth0 netns … …`
+#[derive(Clone, Copy, Debug)]
+pub struct NewVeth<'a> {
+    /// This end's name.
+    pub name: &'a str,
+    /// This end's address.
+    pub mac: Mac,
+    /// MTU of both ends; the kernel's default if none.
+    pub mtu: Option<u32>,
+    /// The link that this end becomes a port of.
+    pub master: Option<u32>,
+    /// The other end's name.
+    pub peer_name: &'a str,
+    /// The other end's address.
+    pub peer_mac: Mac,
+    /// The other end's network namespace.
+    pub peer_netns: BorrowedFd<'a>,
+}
+
+impl fmt::Display for NewVeth<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "create veth pair {:?} (host) and {:?} (container)", self.name, self.peer_name)
+    }
+}
+
+impl NewVeth<'_> {
+    fn end(&self, out: &mut Encoder, name: &str, mac: Mac) {
+        out.put(libc::IFLA_IFNAME, name);
+        if let Some(mtu) = self.mtu {
+            out.put(libc::IFLA_MTU, &mtu);
+        }
+        out.put(libc::IFLA_ADDRESS, &mac);
+        // By default a veth is given a queue for each CPU the machine could have, of which it uses one.
+        out.put(libc::IFLA_NUM_TX_QUEUES, &1_u32);
+        out.put(libc::IFLA_NUM_RX_QUEUES, &1_u32);
+    }
+}
+
+impl Request for NewVeth<'_> {
+    fn kind(&self) -> u16 {
+        libc::RTM_NEWLINK
+    }
+
+    fn flags(&self) -> Flags {
+        Flags::CREATE | Flags::EXCL
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        header(out, 0, IFF_UP, IFF_UP);
+        self.end(out, self.name, self.mac);
+        if let Some(master) = self.master {
+            out.put(libc::IFLA_MASTER, &master);
+        }
+        out.nest(libc::IFLA_LINKINFO, |out| {
+            out.put(libc::IFLA_INFO_KIND, b"veth".as_slice());
+            out.nest(libc::IFLA_INFO_DATA, |out| {
+                out.nest(VETH_INFO_PEER, |out| {
+                    // IFF_UP here would fail with ENOTCONN: the pair is not yet connected.
+                    header(out, 0, 0, 0);
+                    self.end(out, self.peer_name, self.peer_mac);
+                    let netns = self.peer_netns.as_raw_fd().cast_unsigned();
+                    out.put(libc::IFLA_NET_NS_FD, &netns);
+                });
+            });
+        });
+    }
+}
+
+/// Changes a link. What is `None` or false stays as it is.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Change<'a> {
+    /// Bring it up.
+    pub up: bool,
+    /// Have it take all frames.
+    pub promiscuous: bool,
+    /// Its alias, at most [`ALIAS_MAX`] bytes.
+    pub alias: Option<&'a str>,
+    /// Settings of a bridge's port.
+    pub port: Option<PortFlags>,
+    /// Announce addresses by gratuitous ARP when it comes up (sysctl `arp_notify`).
+    pub arp_notify: bool,
+    /// Give it no IPv6 link-local address of its own accord (sysctl `addr_gen_mode` 1).
+    pub no_ipv6_link_local: bool,
+}
+
+/// A [`Change`] of one link: `ip link set dev …`.
+#[derive(Clone, Copy, Debug)]
+pub struct Set<'a> {
+    /// The link.
+    pub target: Target<'a>,
+    /// What to change.
+    pub change: Change<'a>,
+}
+
+impl fmt::Display for Set<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Change { up, promiscuous, alias, port, arp_notify, no_ipv6_link_local } = self.change;
+        let parts = [
+            (up, "up"),
+            (promiscuous, "promiscuous"),
+            (alias.is_some(), "alias"),
+            (port.is_some(), "bridge port flags"),
+            (arp_notify, "arp_notify"),
+            (no_ipv6_link_local, "addr_gen_mode"),
+        ];
+        let parts: Vec<_> = parts.iter().filter(|part| part.0).map(|part| part.1).collect();
+        write!(f, "set {} ({})", self.target, parts.join(", "))
+    }
+}
+
+impl Request for Set<'_> {
+    fn kind(&self) -> u16 {
+        libc::RTM_NEWLINK
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        let change = &self.change;
+        let mut flags = 0;
+        if change.up {
+            flags |= IFF_UP;
+        }
+        if change.promiscuous {
+            flags |= IFF_PROMISC;
+        }
+        self.target.header(out, flags, flags);
+        if let Some(alias) = change.alias {
+            out.put(libc::IFLA_IFALIAS, alias.as_bytes());
+        }
+        if let Some(port) = change.port {
+            out.nest(libc::IFLA_LINKINFO, |out| {
+                out.put(libc::IFLA_INFO_SLAVE_KIND, b"bridge".as_slice());
+                out.nest(libc::IFLA_INFO_SLAVE_DATA, |out| {
+                    out.put(IFLA_BRPORT_MODE, &u8::from(port.hairpin));
+                    out.put(IFLA_BRPORT_ISOLATED, &u8::from(port.isolated));
+                });
+            });
+        }
+        if change.arp_notify || change.no_ipv6_link_local {
+            out.nest(libc::IFLA_AF_SPEC, |out| {
+                if change.arp_notify {
+                    out.nest(libc::AF_INET as u16, |out| {
+                        out.nest(IFLA_INET_CONF, |out| out.put(IPV4_DEVCONF_ARP_NOTIFY, &1_u32));
+                    });
+                }
+                if change.no_ipv6_link_local {
+                    out.nest(libc::AF_INET6 as u16, |out| {
+                        out.put(IFLA_INET6_ADDR_GEN_MODE, &IN6_ADDR_GEN_MODE_NONE);
+                    });
+                }
+            });
+        }
+    }
+}
+
+/// Deletes a link: `ip link del dev …`. Of a veth, both ends go.
+#[derive(Clone, Copy, Debug)]
+pub struct Delete<'a>(pub Target<'a>);
+
+impl fmt::Display for Delete<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "delete {}", self.0)
+    }
+}
+
+impl Request for Delete<'_> {
+    fn kind(&self) -> u16 {
+        libc::RTM_DELLINK
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        self.0.header(out, 0, 0);
+    }
+}

@@ -1,0 +1,18 @@
+//! Netlink: how everything here talks to the kernel.
+//!
+//! [`wire`] is the format, [`request`] what can be asked, [`socket`] the conversation. Then one file
+//! per kernel object, with typed requests and what they are answered by: [`link`], [`addr`], [`route`],
+//! and [`nft`] for packet rules. Nothing in here knows of CNI.
+
+pub mod addr;
+pub mod error;
+pub mod link;
+pub mod monitor;
+pub mod nft;
+pub mod request;
+pub mod route;
+pub mod socket;
+pub mod wire;
+
+pub use error::Error;
+pub use socket::{Family, Socket};

@@ -1,0 +1,245 @@
+//! Routes: `RTM_NEWROUTE`, `RTM_GETROUTE` (rtnetlink(7), linux/rtnetlink.h).
+
+use std::fmt;
+use std::net::IpAddr;
+
+use nix::errno::Errno;
+
+use super::addr::family_of;
+use super::error::Error;
+use super::request::{Query, Request};
+use super::socket::{Channel, Socket};
+use super::wire::{Encoder, Flags, Malformed, Message};
+use crate::net::{Cidr, width};
+
+/// Length of `struct rtmsg` (linux/rtnetlink.h).
+const HEADER: usize = 12;
+/// `RTAX_MTU`, `RTAX_ADVMSS` (linux/rtnetlink.h).
+const RTAX_MTU: u16 = 2;
+const RTAX_ADVMSS: u16 = 8;
+/// `RT_TABLE_MAIN` (linux/rtnetlink.h).
+pub const TABLE_MAIN: u32 = libc::RT_TABLE_MAIN as u32;
+/// The metric of an IPv6 route that names none: `IP6_RT_PRIO_USER` (linux/ipv6_route.h).
+const IP6_RT_PRIO_USER: u32 = 1024;
+
+/// A unicast route through a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Where it leads; host bits must be zero.
+    pub destination: Cidr,
+    /// The next hop; none if the destination is on the link.
+    pub gateway: Option<IpAddr>,
+    /// Index of the link.
+    pub link: u32,
+    /// Routing table.
+    pub table: u32,
+    /// Metric; 0 for the kernel's default.
+    pub priority: u32,
+    /// `RT_SCOPE_…`; if none, what suits the gateway.
+    pub scope: Option<u8>,
+    /// Path MTU in bytes; 0 for the link's.
+    pub mtu: u32,
+    /// MSS to advertise in bytes; 0 for one that suits the MTU.
+    pub advmss: u32,
+}
+
+impl Route {
+    /// Whether `other`, as read from the kernel, is this route.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        // The kernel fills in what is left to it, and IPv6 knows no scope.
+        let priority = match (self.priority, self.destination.address) {
+            (0, IpAddr::V6(_)) => IP6_RT_PRIO_USER,
+            (priority, _) => priority,
+        };
+        let scope = match self.destination.address {
+            IpAddr::V4(_) => other.scope == Some(self.effective_scope()),
+            IpAddr::V6(_) => true,
+        };
+        scope
+            && other.priority == priority
+            && (self.mtu == 0 || other.mtu == self.mtu)
+            && (self.advmss == 0 || other.advmss == self.advmss)
+            && self.destination == other.destination
+            && self.gateway == other.gateway
+            && self.link == other.link
+            && self.table == other.table
+    }
+
+    fn effective_scope(&self) -> u8 {
+        let fitting = if self.gateway.is_some() || self.destination.address.is_ipv6() {
+            libc::RT_SCOPE_UNIVERSE
+        } else {
+            libc::RT_SCOPE_LINK
+        };
+        self.scope.unwrap_or(fitting)
+    }
+}
+
+impl fmt::Display for Route {
+    /// As ip-route(8) writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.destination)?;
+        if let Some(gateway) = self.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        write!(f, " dev {}", self.link)?;
+        if self.table != TABLE_MAIN {
+            write!(f, " table {}", self.table)?;
+        }
+        if self.priority != 0 {
+            write!(f, " metric {}", self.priority)?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds a route: `ip route append 10.0.0.0/8 via 10.1.0.1 dev eth0`. One that is there already,
+/// exactly as asked, is no error (that is what `EEXIST` means without `NLM_F_EXCL`).
+#[derive(Clone, Copy, Debug)]
+pub struct Add(pub Route);
+
+impl fmt::Display for Add {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "add route {}", self.0)
+    }
+}
+
+impl Request for Add {
+    fn kind(&self) -> u16 {
+        libc::RTM_NEWROUTE
+    }
+
+    fn flags(&self) -> Flags {
+        Flags::CREATE
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        let route = &self.0;
+        let Cidr { address, prefix } = route.destination;
+        // A table beyond a byte goes into its attribute alone.
+        let table = u8::try_from(route.table).unwrap_or(libc::RT_TABLE_UNSPEC);
+        let family = family_of(address);
+        // struct rtmsg: family, lengths of destination and source, TOS, table, origin, scope, type.
+        out.raw(&[family, prefix, 0, 0, table, libc::RTPROT_BOOT, route.effective_scope()]);
+        out.raw(&[libc::RTN_UNICAST]);
+        out.raw(&0_u32.to_ne_bytes());
+        if prefix > 0 {
+            out.put(libc::RTA_DST, &address);
+        }
+        if let Some(gateway) = route.gateway {
+            out.put(libc::RTA_GATEWAY, &gateway);
+        }
+        out.put(libc::RTA_OIF, &route.link);
+        if table == libc::RT_TABLE_UNSPEC {
+            out.put(libc::RTA_TABLE, &route.table);
+        }
+        if route.priority != 0 {
+            out.put(libc::RTA_PRIORITY, &route.priority);
+        }
+        if route.mtu != 0 || route.advmss != 0 {
+            out.nest(libc::RTA_METRICS, |out| {
+                for (kind, value) in [(RTAX_MTU, route.mtu), (RTAX_ADVMSS, route.advmss)] {
+                    if value != 0 {
+                        out.put(kind, &value);
+                    }
+                }
+            });
+        }
+    }
+
+    fn tolerates(&self, errno: Errno) -> bool {
+        errno == Errno::EEXIST
+    }
+}
+
+/// Asks for the unicast routes of one family through one link: `ip route show table all dev eth0`.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    family: u8,
+    link: u32,
+}
+
+impl fmt::Display for List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "list routes of link {}", self.link)
+    }
+}
+
+impl Request for List {
+    fn kind(&self) -> u16 {
+        libc::RTM_GETROUTE
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        out.raw(&[self.family, 0, 0, 0, 0, 0, 0, libc::RTN_UNICAST]);
+        out.raw(&0_u32.to_ne_bytes());
+        out.put(libc::RTA_OIF, &self.link);
+    }
+}
+
+impl Query for List {
+    type Reply = Route;
+
+    fn decode(&self, message: &Message<'_>) -> Result<Route, Malformed> {
+        if message.kind != libc::RTM_NEWROUTE {
+            return Err(Malformed("expected a route"));
+        }
+        let (header, attributes) = message.split::<HEADER>()?;
+        let [family, prefix, _, _, table, _, scope, ..] = *header;
+        let unspecified: IpAddr = if family == family_of(IpAddr::from([0; 4])) {
+            [0; 4].into()
+        } else {
+            [0_u16; 8].into()
+        };
+        if prefix > width(unspecified) {
+            return Err(Malformed("prefix longer than its address"));
+        }
+        let mut route = Route {
+            destination: Cidr { address: unspecified, prefix },
+            gateway: None,
+            link: 0,
+            table: table.into(),
+            priority: 0,
+            scope: Some(scope),
+            mtu: 0,
+            advmss: 0,
+        };
+        for attribute in attributes {
+            let attribute = attribute?;
+            match attribute.kind {
+                libc::RTA_DST => route.destination.address = attribute.ip()?,
+                libc::RTA_GATEWAY => route.gateway = Some(attribute.ip()?),
+                libc::RTA_OIF => route.link = attribute.u32()?,
+                libc::RTA_TABLE => route.table = attribute.u32()?,
+                libc::RTA_PRIORITY => route.priority = attribute.u32()?,
+                libc::RTA_METRICS => {
+                    for metric in attribute.nested() {
+                        let metric = metric?;
+                        match metric.kind {
+                            RTAX_MTU => route.mtu = metric.u32()?,
+                            RTAX_ADVMSS => route.advmss = metric.u32()?,
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(route)
+    }
+}
+
+/// Reads the unicast routes of both families, of all tables, through one link. A route over several
+/// links is not among them.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn of_link<C: Channel>(socket: &mut Socket<C>, link: u32) -> Result<Vec<Route>, Error> {
+    let mut routes = Vec::new();
+    for family in [IpAddr::from([0; 4]), IpAddr::from([0_u16; 8])] {
+        routes.extend(socket.dump(&List { family: family_of(family), link })?);
+    }
+    routes.retain(|route| route.link == link);
+    Ok(routes)
+}

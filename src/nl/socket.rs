@@ -1,0 +1,441 @@
+//! The netlink socket and the conversation over it.
+//!
+//! # How a conversation goes
+//! Any number of requests go to the kernel in one datagram. The kernel carries them out one after the
+//! other *within* the `send` call and leaves its answers in the receive queue, so nothing here ever
+//! waits: the socket is non-blocking, and an empty queue means that an answer is missing. Only the last
+//! request asks for an acknowledgement; errors are always answered. A conversation in which all goes
+//! well is two system calls, however many requests it holds.
+//!
+//! # Whom we believe
+//! Only datagrams from the kernel (`nl_pid` 0) that bear a sequence number of this conversation count;
+//! all else is dropped (netlink(7): any process may send to a netlink socket).
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket as sys;
+
+use super::error::Error;
+use super::request::{Query, Request};
+use super::wire::{Attributes, Encoder, Flags, Message, Messages};
+
+/// `NLMSG_ERROR` (linux/netlink.h): an acknowledgement if its error number is 0.
+const NLMSG_ERROR: u16 = 2;
+/// `NLMSG_DONE` (linux/netlink.h): the end of a dump.
+const NLMSG_DONE: u16 = 3;
+/// `NLMSGERR_ATTR_MSG`, `NLMSGERR_ATTR_OFFS` (linux/netlink.h).
+const NLMSGERR_ATTR_MSG: u16 = 1;
+const NLMSGERR_ATTR_OFFS: u16 = 2;
+
+/// How often a dump that others disturb is begun again before it counts as failed.
+const DUMP_ATTEMPTS: usize = 16;
+/// The largest answer that a buffer is grown for.
+const LARGEST_ANSWER: usize = 1 << 20;
+
+/// The netlink families in use (linux/netlink.h).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// Links, addresses, routes: rtnetlink(7).
+    Route,
+    /// nf_tables.
+    Netfilter,
+}
+
+/// A datagram as received: its full length even if the buffer was smaller, and its sender's port.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram {
+    /// Length of the datagram; more than the buffer's if it was cut.
+    pub length: usize,
+    /// `nl_pid` of the sender; 0 is the kernel.
+    pub sender: u32,
+}
+
+/// What carries datagrams: the kernel's socket, or in tests a scripted kernel.
+pub trait Channel {
+    /// Sends one datagram to the kernel.
+    ///
+    /// # Errors
+    /// Those of send(2).
+    fn send(&mut self, datagram: &[u8]) -> Result<(), Errno>;
+
+    /// Takes the next datagram without waiting.
+    ///
+    /// # Errors
+    /// Those of recvmsg(2); `EAGAIN` if there is none.
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Datagram, Errno>;
+}
+
+/// A netlink socket of the network namespace in which it was opened; it stays there for ever.
+#[derive(Debug)]
+pub struct KernelChannel(OwnedFd);
+
+impl Channel for KernelChannel {
+    fn send(&mut self, datagram: &[u8]) -> Result<(), Errno> {
+        sys::send(self.0.as_raw_fd(), datagram, sys::MsgFlags::empty()).map(drop)
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Datagram, Errno> {
+        let mut parts = [std::io::IoSliceMut::new(buffer)];
+        let received = sys::recvmsg::<sys::NetlinkAddr>(
+            self.0.as_raw_fd(),
+            &mut parts,
+            None,
+            sys::MsgFlags::MSG_TRUNC,
+        )?;
+        Ok(Datagram {
+            length: received.bytes,
+            sender: received.address.map_or(u32::MAX, |address| address.pid()),
+        })
+    }
+}
+
+/// A conversation partner: the kernel's side of one network namespace.
+#[derive(Debug)]
+pub struct Socket<C = KernelChannel> {
+    channel: C,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Socket {
+    /// Opens a socket in the current network namespace, with extended acknowledgements that don't
+    /// repeat the request, and strict checking of dump filters (netlink(7)).
+    ///
+    /// # Errors
+    /// `EPROTONOSUPPORT` if the kernel has not this netlink family.
+    pub fn open(family: Family) -> Result<Self, Error> {
+        let (protocol, name) = match family {
+            Family::Route => (sys::SockProtocol::NetlinkRoute, "rtnetlink"),
+            Family::Netfilter => (sys::SockProtocol::NetlinkNetFilter, "nf_tables"),
+        };
+        let fd = sys::socket(
+            sys::AddressFamily::Netlink,
+            sys::SockType::Raw,
+            sys::SockFlag::SOCK_CLOEXEC | sys::SockFlag::SOCK_NONBLOCK,
+            protocol,
+        )
+        .map_err(|errno| Error::new(format_args!("open a netlink socket for {name}"), errno))?;
+        // An older kernel without one of these still does the work, with fewer words.
+        for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK, libc::NETLINK_GET_STRICT_CHK] {
+            enable(fd.as_fd(), option);
+        }
+        Ok(Self::over(KernelChannel(fd)))
+    }
+
+    /// The socket itself, for the interface ioctls (netdevice(7)), which any socket answers.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.channel.0.as_fd()
+    }
+}
+
+fn enable(fd: BorrowedFd<'_>, option: libc::c_int) {
+    let on: libc::c_int = 1;
+    // SAFETY: `on` is alive for the call, and the length given is its size.
+    unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_NETLINK,
+            option,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        );
+    }
+}
+
+impl<C: Channel> Socket<C> {
+    /// A conversation over `channel`.
+    pub fn over(channel: C) -> Self {
+        Self { channel, sequence: 0, buffer: vec![0; 8192] }
+    }
+
+    /// Has the kernel carry out all `requests`, in order, in one datagram.
+    ///
+    /// A refused request does not keep the kernel from the ones behind it.
+    ///
+    /// # Errors
+    /// The first refusal that its request does not tolerate.
+    pub fn execute(&mut self, requests: &[&dyn Request]) -> Result<(), Error> {
+        self.converse(requests, None)
+    }
+
+    /// Like [`execute`](Self::execute), between an opening and a closing message that make all
+    /// requests one transaction.
+    pub(super) fn execute_framed(
+        &mut self,
+        open: &dyn Request,
+        requests: &[&dyn Request],
+        close: &dyn Request,
+    ) -> Result<(), Error> {
+        self.converse(requests, Some((open, close)))
+    }
+
+    /// Asks for one object.
+    ///
+    /// # Errors
+    /// The kernel's refusal; `ENODEV` or `ENOENT` if there is no such object.
+    pub fn query<Q: Query>(&mut self, query: &Q) -> Result<Q::Reply, Error> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let mut encoder = Encoder::new();
+            let sequence = self.encode(&mut encoder, query, Flags::empty());
+            self.send(&encoder, query)?;
+            match self.read_reply(query, sequence, &encoder)? {
+                Some(reply) => return Ok(reply),
+                None => continue, // it was cut; the buffer has grown
+            }
+        }
+        Err(Error::protocol(query, "answer does not fit"))
+    }
+
+    /// Asks for all objects that match.
+    ///
+    /// # Errors
+    /// The kernel's refusal; `EINTR` if others kept changing what is dumped.
+    pub fn dump<Q: Query>(&mut self, query: &Q) -> Result<Vec<Q::Reply>, Error> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let mut encoder = Encoder::new();
+            let sequence = self.encode(&mut encoder, query, Flags::DUMP);
+            self.send(&encoder, query)?;
+            if let Some(objects) = self.read_dump(query, sequence, &encoder)? {
+                return Ok(objects);
+            }
+        }
+        Err(Error::new(query, Errno::EINTR))
+    }
+
+    fn converse(
+        &mut self,
+        requests: &[&dyn Request],
+        frame: Option<(&dyn Request, &dyn Request)>,
+    ) -> Result<(), Error> {
+        let Some((last, _)) = requests.split_last() else { return Ok(()) };
+        let mut encoder = Encoder::new();
+        let opening = frame.map(|(open, _)| self.encode(&mut encoder, open, Flags::empty()));
+        let mut sequence = 0;
+        let first = self.sequence.wrapping_add(1);
+        for (index, request) in requests.iter().enumerate() {
+            let flags = if index + 1 == requests.len() { Flags::ACK } else { Flags::empty() };
+            sequence = self.encode(&mut encoder, *request, flags);
+        }
+        if let Some((_, close)) = frame {
+            self.encode(&mut encoder, close, Flags::empty());
+        }
+        self.send(&encoder, *last)?;
+
+        let mut failure = None;
+        loop {
+            let length = match self.receive(*last) {
+                Ok(length) => length,
+                // A transaction that is refused as a whole is not acknowledged.
+                Err(error) => return Err(failure.unwrap_or(error)),
+            };
+            for message in Messages::new(filled(&self.buffer, length)) {
+                let message = message.map_err(|m| Error::protocol(*last, m.0))?;
+                if message.kind != NLMSG_ERROR {
+                    continue;
+                }
+                let index = message.sequence.wrapping_sub(first) as usize;
+                let (index, request) = match requests.get(index) {
+                    Some(request) => (index, *request),
+                    None if Some(message.sequence) == opening => (0, *last),
+                    None => continue,
+                };
+                let refusal = refusal(&message, request, &encoder)
+                    .map_err(|what| Error::protocol(request, what))?;
+                if let Some(refusal) = refusal
+                    && !request.tolerates(refusal.errno)
+                {
+                    failure.get_or_insert(Error { request: index, ..refusal });
+                }
+                if message.sequence == sequence || Some(message.sequence) == opening {
+                    return failure.map_or(Ok(()), Err);
+                }
+            }
+        }
+    }
+
+    /// The answer to `query`; `None` if it was cut.
+    fn read_reply<Q: Query>(
+        &mut self,
+        query: &Q,
+        sequence: u32,
+        sent: &Encoder,
+    ) -> Result<Option<Q::Reply>, Error> {
+        loop {
+            let length = self.receive(query)?;
+            if self.grow_if_cut(length, query)? {
+                return Ok(None);
+            }
+            for message in Messages::new(filled(&self.buffer, length)) {
+                let message = message.map_err(|m| Error::protocol(query, m.0))?;
+                if message.sequence != sequence {
+                    continue;
+                }
+                if message.kind == NLMSG_ERROR {
+                    let refusal = refusal(&message, query, sent)
+                        .map_err(|what| Error::protocol(query, what))?;
+                    return Err(
+                        refusal.unwrap_or_else(|| Error::protocol(query, "answer without object"))
+                    );
+                }
+                return query.decode(&message).map(Some).map_err(|m| Error::protocol(query, m.0));
+            }
+        }
+    }
+
+    /// The objects of a dump, read to its end; `None` if it was interrupted or cut.
+    fn read_dump<Q: Query>(
+        &mut self,
+        query: &Q,
+        sequence: u32,
+        sent: &Encoder,
+    ) -> Result<Option<Vec<Q::Reply>>, Error> {
+        let mut objects = Vec::new();
+        let mut usable = true;
+        loop {
+            let length = match self.receive(query) {
+                // The kernel had no room for a part; what follows is incomplete.
+                Err(error) if error.errno == Errno::ENOBUFS => {
+                    usable = false;
+                    continue;
+                }
+                other => other?,
+            };
+            if self.grow_if_cut(length, query)? {
+                usable = false;
+            }
+            for message in Messages::new(filled(&self.buffer, length)) {
+                let message = match message {
+                    Ok(message) => message,
+                    Err(_) if !usable => break,
+                    Err(malformed) => return Err(Error::protocol(query, malformed.0)),
+                };
+                if message.sequence != sequence {
+                    continue;
+                }
+                if message.flags.contains(Flags::DUMP_INTR) {
+                    usable = false;
+                }
+                match message.kind {
+                    NLMSG_ERROR | NLMSG_DONE => {
+                        let refusal = refusal(&message, query, sent)
+                            .map_err(|what| Error::protocol(query, what))?;
+                        return match refusal {
+                            Some(refusal) => Err(refusal),
+                            None => Ok(usable.then_some(objects)),
+                        };
+                    }
+                    _ => objects.extend(
+                        query.decode_item(&message).map_err(|m| Error::protocol(query, m.0))?,
+                    ),
+                }
+            }
+        }
+    }
+
+    fn encode<R: Request + ?Sized>(
+        &mut self,
+        encoder: &mut Encoder,
+        request: &R,
+        flags: Flags,
+    ) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        let flags = Flags::REQUEST | request.flags() | flags;
+        encoder.message(request.kind(), flags, self.sequence, |m| request.body(m));
+        self.sequence
+    }
+
+    fn send<R: Request + ?Sized>(&mut self, encoder: &Encoder, purpose: &R) -> Result<(), Error> {
+        let bytes = encoder.bytes().ok_or_else(|| Error::new(purpose, Errno::EMSGSIZE))?;
+        loop {
+            match self.channel.send(bytes) {
+                Err(Errno::EINTR) => {}
+                other => return other.map_err(|errno| Error::new(purpose, errno)),
+            }
+        }
+    }
+
+    /// Takes the next datagram of the kernel's into the buffer and returns its full length.
+    fn receive<R: Request + ?Sized>(&mut self, purpose: &R) -> Result<usize, Error> {
+        loop {
+            match self.channel.receive(&mut self.buffer) {
+                Ok(datagram) if datagram.sender == 0 => return Ok(datagram.length),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Err(Error::protocol(purpose, "answer is missing")),
+                Err(errno) => return Err(Error::new(purpose, errno)),
+            }
+        }
+    }
+
+    /// Makes room for a datagram of `length` if it was cut, and says whether it was.
+    fn grow_if_cut<R: Request + ?Sized>(
+        &mut self,
+        length: usize,
+        purpose: &R,
+    ) -> Result<bool, Error> {
+        if length <= self.buffer.len() {
+            return Ok(false);
+        }
+        if length > LARGEST_ANSWER {
+            return Err(Error::protocol(purpose, "answer of more than 1 MiB"));
+        }
+        self.buffer.resize(length.next_power_of_two(), 0);
+        Ok(true)
+    }
+}
+
+/// The part of the buffer that a datagram of `length` filled.
+fn filled(buffer: &[u8], length: usize) -> &[u8] {
+    buffer.get(..length).unwrap_or(buffer)
+}
+
+/// What an `NLMSG_ERROR` or `NLMSG_DONE` says; `None` if it says success.
+fn refusal<R: Request + ?Sized>(
+    message: &Message<'_>,
+    request: &R,
+    sent: &Encoder,
+) -> Result<Option<Error>, &'static str> {
+    let Some((code, rest)) = message.payload.split_first_chunk::<4>() else {
+        // A dump's end need not carry a number.
+        return if message.kind == NLMSG_DONE { Ok(None) } else { Err("error without number") };
+    };
+    let code = i32::from_ne_bytes(*code);
+    if code >= 0 {
+        return Ok(None);
+    }
+    let mut error = Error::new(request, Errno::from_raw(code.saturating_neg()));
+    if message.flags.contains(Flags::ACK_TLVS) {
+        let echoed = match message.kind {
+            NLMSG_DONE => 0,
+            _ => echoed_length(message, rest),
+        };
+        for attribute in Attributes::new(rest.get(echoed..).unwrap_or_default()).flatten() {
+            match attribute.kind {
+                NLMSGERR_ATTR_MSG => error.kernel = Some(attribute.text()),
+                NLMSGERR_ATTR_OFFS => {
+                    error.attribute =
+                        attribute.u32().ok().and_then(|at| attribute_at(sent, message.sequence, at));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(Some(error))
+}
+
+/// How much of the request an error repeats before its attributes: the header alone if capped.
+fn echoed_length(message: &Message<'_>, echoed: &[u8]) -> usize {
+    if message.flags.contains(Flags::CAPPED) {
+        return super::wire::MESSAGE_HEADER;
+    }
+    let length = echoed.first_chunk::<4>().map_or(0, |bytes| u32::from_ne_bytes(*bytes) as usize);
+    length.next_multiple_of(4)
+}
+
+/// Type of the attribute at `offset` of the request with this sequence number.
+fn attribute_at(sent: &Encoder, sequence: u32, offset: u32) -> Option<u16> {
+    let request = Messages::new(sent.bytes()?).flatten().find(|m| m.sequence == sequence)?;
+    let at = (offset as usize).checked_sub(super::wire::MESSAGE_HEADER)?;
+    Attributes::new(request.payload.get(at..)?).next()?.ok().map(|attribute| attribute.kind)
+}

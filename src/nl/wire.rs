@@ -1,0 +1,446 @@
+//! The netlink wire format: messages of a 16-byte header, a family header and attributes, all aligned
+//! to 4 bytes, in host byte order unless said otherwise (linux/netlink.h, netlink(7)).
+//!
+//! [`Encoder`] appends messages to one buffer; lengths are filled in when a message or a nested
+//! attribute ends, so none can be forgotten. [`Messages`] and [`Attributes`] read without copying;
+//! every length is checked before it is used, and a malformed one ends the iteration with an error.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::net::Mac;
+
+/// Length of `struct nlmsghdr`.
+pub const MESSAGE_HEADER: usize = 16;
+/// Length of `struct nlattr`.
+pub const ATTRIBUTE_HEADER: usize = 4;
+/// `NLA_F_NESTED` (linux/netlink.h): marks an attribute that holds attributes. nf_tables' tools set
+/// it, rtnetlink's don't; the kernel takes both.
+pub const NESTED: u16 = 1 << 15;
+/// `NLA_TYPE_MASK` (linux/netlink.h): the attribute's type without its two flag bits.
+const TYPE_MASK: u16 = 0x3fff;
+
+bitflags::bitflags! {
+    /// `nlmsg_flags` (linux/netlink.h).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Flags: u16 {
+        /// `NLM_F_REQUEST`
+        const REQUEST = 0x1;
+        /// `NLM_F_ACK`: answer even if there is no error.
+        const ACK = 0x4;
+        /// `NLM_F_DUMP_INTR`: the dump was inconsistent.
+        const DUMP_INTR = 0x10;
+        /// `NLM_F_DUMP`: return all objects.
+        const DUMP = 0x300;
+        /// `NLM_F_EXCL`: fail if the object exists. Of requests that create.
+        const EXCL = 0x200;
+        /// `NLM_F_CREATE`: make the object if it is missing. Of requests that create.
+        const CREATE = 0x400;
+        /// `NLM_F_CAPPED`: the acknowledgement does not repeat the request. Of acknowledgements.
+        const CAPPED = 0x100;
+        /// `NLM_F_ACK_TLVS`: attributes follow in the acknowledgement.
+        const ACK_TLVS = 0x200;
+        const _ = !0;
+    }
+}
+
+const fn aligned(length: usize) -> usize {
+    (length + 3) & !3
+}
+
+/// What arrived does not keep to the format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Malformed(pub &'static str);
+
+/// Builds messages, one behind the other.
+#[derive(Default, Debug)]
+pub struct Encoder {
+    bytes: Vec<u8>,
+    oversized: bool,
+}
+
+impl Encoder {
+    /// An encoder with room for a usual batch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { bytes: Vec::with_capacity(2048), oversized: false }
+    }
+
+    /// Appends a message whose family header and attributes `body` writes.
+    pub fn message(&mut self, kind: u16, flags: Flags, sequence: u32, body: impl FnOnce(&mut Self)) {
+        let start = self.bytes.len();
+        self.raw(&0u32.to_ne_bytes());
+        self.raw(&kind.to_ne_bytes());
+        self.raw(&flags.bits().to_ne_bytes());
+        self.raw(&sequence.to_ne_bytes());
+        self.raw(&0u32.to_ne_bytes());
+        body(self);
+        self.pad();
+        match u32::try_from(self.bytes.len() - start) {
+            Ok(length) => self.patch(start, &length.to_ne_bytes()),
+            Err(_) => self.oversized = true,
+        }
+    }
+
+    /// Appends bytes as they are: a family header.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Appends an attribute.
+    pub fn put<V: Value + ?Sized>(&mut self, kind: u16, value: &V) {
+        self.attribute(kind, |encoder| value.write(&mut encoder.bytes));
+    }
+
+    /// Appends an attribute without payload.
+    pub fn put_flag(&mut self, kind: u16) {
+        self.attribute(kind, |_| ());
+    }
+
+    /// Appends an attribute that holds what `body` writes.
+    pub fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
+        self.attribute(kind, body);
+    }
+
+    /// The messages so far; `None` if a length did not fit its field.
+    #[must_use]
+    pub fn bytes(&self) -> Option<&[u8]> {
+        (!self.oversized).then_some(&self.bytes)
+    }
+
+    fn attribute(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
+        let start = self.bytes.len();
+        self.raw(&0u16.to_ne_bytes());
+        self.raw(&kind.to_ne_bytes());
+        body(self);
+        match u16::try_from(self.bytes.len() - start) {
+            Ok(length) => self.patch(start, &length.to_ne_bytes()),
+            Err(_) => self.oversized = true,
+        }
+        self.pad();
+    }
+
+    fn patch(&mut self, at: usize, value: &[u8]) {
+        if let Some(place) = self.bytes.get_mut(at..at + value.len()) {
+            place.copy_from_slice(value);
+        }
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(aligned(self.bytes.len()), 0);
+    }
+}
+
+/// Payload of an attribute.
+pub trait Value {
+    /// Appends the payload, unpadded.
+    fn write(&self, out: &mut Vec<u8>);
+}
+
+/// A number in network byte order: what nf_tables uses throughout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Be32(pub u32);
+
+impl Value for u8 {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(*self);
+    }
+}
+
+impl Value for u16 {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.to_ne_bytes());
+    }
+}
+
+impl Value for u32 {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.to_ne_bytes());
+    }
+}
+
+impl Value for Be32 {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0.to_be_bytes());
+    }
+}
+
+/// Text, written with the terminating NUL that the kernel's string attributes carry.
+impl Value for str {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.as_bytes());
+        out.push(0);
+    }
+}
+
+impl Value for [u8] {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self);
+    }
+}
+
+impl Value for Mac {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+}
+
+impl Value for IpAddr {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            IpAddr::V4(v4) => out.extend_from_slice(&v4.octets()),
+            IpAddr::V6(v6) => out.extend_from_slice(&v6.octets()),
+        }
+    }
+}
+
+/// One message as received.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// `nlmsg_type`
+    pub kind: u16,
+    /// `nlmsg_flags`
+    pub flags: Flags,
+    /// `nlmsg_seq`
+    pub sequence: u32,
+    /// Family header and attributes.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// The family header of `N` bytes, and the attributes behind it.
+    ///
+    /// # Errors
+    /// The message is shorter than its header.
+    pub fn split<const N: usize>(&self) -> Result<(&'a [u8; N], Attributes<'a>), Malformed> {
+        let (header, rest) =
+            self.payload.split_first_chunk().ok_or(Malformed("message without family header"))?;
+        Ok((header, Attributes { rest }))
+    }
+}
+
+/// Iterates over the messages of a datagram.
+#[derive(Clone, Debug)]
+pub struct Messages<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Messages<'a> {
+    /// The messages in `datagram`.
+    #[must_use]
+    pub fn new(datagram: &'a [u8]) -> Self {
+        Self { rest: datagram }
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Message<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let Some((header, _)) = self.rest.split_first_chunk::<MESSAGE_HEADER>() else {
+            self.rest = &[];
+            return Some(Err(Malformed("truncated message header")));
+        };
+        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *header;
+        let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
+        let Some(payload) = self.rest.get(MESSAGE_HEADER..length) else {
+            self.rest = &[];
+            return Some(Err(Malformed("message length out of bounds")));
+        };
+        self.rest = self.rest.get(aligned(length)..).unwrap_or_default();
+        Some(Ok(Message {
+            kind: u16::from_ne_bytes([k0, k1]),
+            flags: Flags::from_bits_retain(u16::from_ne_bytes([f0, f1])),
+            sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
+            payload,
+        }))
+    }
+}
+
+/// Iterates over attributes.
+#[derive(Clone, Debug)]
+pub struct Attributes<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Attributes<'a> {
+    /// The attributes in `bytes`.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = Result<Attribute<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let Some(([l0, l1, k0, k1], _)) = self.rest.split_first_chunk::<ATTRIBUTE_HEADER>() else {
+            self.rest = &[];
+            return Some(Err(Malformed("truncated attribute header")));
+        };
+        let length = usize::from(u16::from_ne_bytes([*l0, *l1]));
+        let Some(payload) = self.rest.get(ATTRIBUTE_HEADER..length) else {
+            self.rest = &[];
+            return Some(Err(Malformed("attribute length out of bounds")));
+        };
+        self.rest = self.rest.get(aligned(length)..).unwrap_or_default();
+        Some(Ok(Attribute { kind: u16::from_ne_bytes([*k0, *k1]) & TYPE_MASK, payload }))
+    }
+}
+
+/// One attribute as received.
+#[derive(Clone, Copy, Debug)]
+pub struct Attribute<'a> {
+    /// The type, without its flag bits.
+    pub kind: u16,
+    /// The value.
+    pub payload: &'a [u8],
+}
+
+/// Each reader fails if the payload has not the length of the type.
+#[expect(clippy::missing_errors_doc, reason = "said once, above")]
+impl<'a> Attribute<'a> {
+    /// A byte.
+    pub fn u8(&self) -> Result<u8, Malformed> {
+        let [value] = self.array()?;
+        Ok(value)
+    }
+
+    /// A 16-bit number in host order.
+    pub fn u16(&self) -> Result<u16, Malformed> {
+        Ok(u16::from_ne_bytes(self.array()?))
+    }
+
+    /// A 32-bit number in host order.
+    pub fn u32(&self) -> Result<u32, Malformed> {
+        Ok(u32::from_ne_bytes(self.array()?))
+    }
+
+    /// A 32-bit number in network order.
+    pub fn be32(&self) -> Result<u32, Malformed> {
+        Ok(u32::from_be_bytes(self.array()?))
+    }
+
+    /// Text up to the first NUL; bytes that are not UTF-8 are replaced.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let end = memchr::memchr(0, self.payload).unwrap_or(self.payload.len());
+        String::from_utf8_lossy(self.payload.get(..end).unwrap_or_default()).into_owned()
+    }
+
+    /// An address of the family that its length tells.
+    pub fn ip(&self) -> Result<IpAddr, Malformed> {
+        if let Ok(octets) = <[u8; 4]>::try_from(self.payload) {
+            return Ok(Ipv4Addr::from(octets).into());
+        }
+        Ok(Ipv6Addr::from(self.array::<16>()?).into())
+    }
+
+    /// A link-layer address; `None` if it is not an Ethernet address.
+    #[must_use]
+    pub fn mac(&self) -> Option<Mac> {
+        self.payload.try_into().ok().map(Mac)
+    }
+
+    /// The attributes nested in this one.
+    #[must_use]
+    pub fn nested(&self) -> Attributes<'a> {
+        Attributes { rest: self.payload }
+    }
+
+    fn array<const N: usize>(&self) -> Result<[u8; N], Malformed> {
+        self.payload.try_into().map_err(|_| Malformed("attribute of unexpected length"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The encoder appends, so each byte of the result is one it wrote; the pattern around shows it.
+    #[test]
+    fn messages_nest_and_align() {
+        let mut encoder = Encoder::new();
+        encoder.message(16, Flags::REQUEST | Flags::ACK, 7, |m| {
+            m.raw(&[0xa5; 4]);
+            m.put(3, "eth0");
+            m.nest(18 | NESTED, |m| m.put(1, &0x0102_u16));
+        });
+        let expected: &[u8] = &[
+            0x2c, 0, 0, 0, 16, 0, 5, 0, 7, 0, 0, 0, 0, 0, 0, 0, // header
+            0xa5, 0xa5, 0xa5, 0xa5, // family header
+            9, 0, 3, 0, b'e', b't', b'h', b'0', 0, 0, 0, 0, // name, padded
+            12, 0, 18, 0x80, 6, 0, 1, 0, 2, 1, 0, 0, // nested
+        ];
+        assert_eq!(encoder.bytes().unwrap(), expected);
+
+        let message = Messages::new(expected).next().unwrap().unwrap();
+        let (header, attributes) = message.split::<4>().unwrap();
+        assert_eq!(header, &[0xa5; 4]);
+        let attributes: Vec<_> = attributes.map(Result::unwrap).collect();
+        assert_eq!(attributes[0].text(), "eth0");
+        assert_eq!(attributes[1].kind, 18);
+        assert_eq!(attributes[1].nested().next().unwrap().unwrap().u16().unwrap(), 0x0102);
+    }
+
+    #[test]
+    fn an_attribute_that_exceeds_its_length_field_is_noticed() {
+        let mut encoder = Encoder::new();
+        encoder.message(16, Flags::REQUEST, 1, |m| m.put(1, &[0u8; 70_000][..]));
+        assert!(encoder.bytes().is_none());
+    }
+
+    #[test]
+    fn lengths_out_of_bounds_end_with_an_error() {
+        for bytes in [&[1u8, 0][..], &[3, 0, 1, 0], &[9, 0, 1, 0, 1, 2, 3, 4], &[0, 0, 0, 0]] {
+            let read: Vec<_> = Attributes::new(bytes).collect();
+            assert_eq!(read.len(), 1, "{bytes:?}");
+            assert!(read[0].is_err(), "{bytes:?}");
+        }
+        let mut header = [0u8; 16];
+        for length in [0u32, 15, 17, u32::MAX] {
+            header[..4].copy_from_slice(&length.to_ne_bytes());
+            assert!(Messages::new(&header).next().unwrap().is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn header_lengths_are_the_kernels() {
+        assert_eq!(MESSAGE_HEADER, size_of::<libc::nlmsghdr>());
+        assert_eq!(ATTRIBUTE_HEADER, size_of::<libc::nlattr>());
+        assert_eq!(std::mem::offset_of!(libc::nlmsghdr, nlmsg_type), 4);
+        assert_eq!(std::mem::offset_of!(libc::nlmsghdr, nlmsg_flags), 6);
+        assert_eq!(std::mem::offset_of!(libc::nlmsghdr, nlmsg_seq), 8);
+        assert_eq!(std::mem::offset_of!(libc::nlattr, nla_type), 2);
+        let flags = [
+            (Flags::REQUEST, libc::NLM_F_REQUEST),
+            (Flags::ACK, libc::NLM_F_ACK),
+            (Flags::DUMP_INTR, libc::NLM_F_DUMP_INTR),
+            (Flags::DUMP, libc::NLM_F_DUMP),
+            (Flags::EXCL, libc::NLM_F_EXCL),
+            (Flags::CREATE, libc::NLM_F_CREATE),
+        ];
+        for (ours, kernel) in flags {
+            assert_eq!(i32::from(ours.bits()), kernel);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes: Vec<u8>) {
+            for message in Messages::new(&bytes).flatten() {
+                for attribute in Attributes::new(message.payload).flatten() {
+                    let _ = (attribute.text(), attribute.ip(), attribute.u32());
+                    attribute.nested().for_each(drop);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The container's side of an attachment: the link that was born there, its addresses and routes.
+//!
+//! The namespace is entered once, to open a socket and to write settings; all else goes over the
+//! socket, which belongs to the namespace for ever.
+
+use std::io;
+use std::net::IpAddr;
+
+use nix::errno::Errno;
+
+use super::setting_error;
+use crate::cni::result::{CniResult, Route};
+use crate::cni::{Code, Error};
+use crate::net::Cidr;
+use crate::nl::request::Request as NlRequest;
+use crate::nl::route::Route as KernelRoute;
+use crate::nl::{Family, Socket, addr, link, route};
+use crate::sys::netns::Netns;
+use crate::sys::sysctl;
+
+/// Whether addresses are asked for among the neighbours before they are used (RFC 4862, section 5.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dad {
+    /// Left to the kernel's settings.
+    Default,
+    /// Not done: address management knows that the addresses are unique.
+    Off,
+    /// Done.
+    On,
+}
+
+/// A link in a container.
+#[derive(Debug)]
+pub struct Container<'a> {
+    netns: &'a Netns,
+    socket: Socket,
+    ifname: &'a str,
+    index: u32,
+}
+
+impl<'a> Container<'a> {
+    /// Enters the container and finds the link of this name; `None` if there is none.
+    ///
+    /// # Errors
+    /// The namespace can't be entered, or a setting not be written.
+    pub fn enter(
+        netns: &'a Netns,
+        ifname: &'a str,
+        dad: Dad,
+    ) -> Result<Option<Self>, Error> {
+        let inside = netns.inside(|| {
+            let socket = Socket::open(Family::Route)?;
+            let Some(index) = link::index_of(&socket, ifname)? else { return Ok(None) };
+            set_dad(ifname, dad)?;
+            Ok::<_, Error>(Some((socket, index)))
+        });
+        let inside = inside.map_err(|why| setting_error("enter the container's network namespace", why))?;
+        Ok(inside?.map(|(socket, index)| Self { netns, socket, ifname, index }))
+    }
+
+    /// Brings the link up with its addresses and routes, in one conversation.
+    ///
+    /// # Errors
+    /// The kernel's refusal; `EACCES` that is due to IPv6 being off is mended first.
+    pub fn configure(&mut self, result: &CniResult, dad: Dad) -> Result<(), Error> {
+        let up = link::Set {
+            target: link::Target::Index(self.index),
+            change: link::Change { up: true, arp_notify: true, ..link::Change::default() },
+        };
+        let address = |ip: &crate::cni::result::Ip| addr::Add {
+            link: self.index,
+            cidr: ip.address,
+            without_dad: dad == Dad::Off,
+        };
+        let addresses: Vec<_> = result.ips.iter().map(address).collect();
+        let routes: Vec<_> = self.routes(result).into_iter().map(route::Add).collect();
+        let mut requests: Vec<&dyn NlRequest> = vec![&up];
+        requests.extend(addresses.iter().map(|request| request as &dyn NlRequest));
+        requests.extend(routes.iter().map(|request| request as &dyn NlRequest));
+
+        match self.socket.execute(&requests) {
+            Err(error) if error.errno == Errno::EACCES && has_ipv6(result) => {
+                self.enable_ipv6()?;
+                self.socket.execute(&requests).map_err(Error::from)
+            }
+            other => other.map_err(Error::from),
+        }
+    }
+
+    /// Sees whether the link is as [`configure`](Self::configure) has left it.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check(&mut self, result: &CniResult) -> Result<link::Link, Error> {
+        let ifname = self.ifname;
+        let fault = |what: String| Error::new(Code::Internal, format!("container interface {ifname:?}: {what}"));
+        let target = link::Target::Index(self.index);
+        let link = link::get(&mut self.socket, target)?.ok_or_else(|| fault("it is missing".into()))?;
+        let found = addr::of_link(&mut self.socket, self.index)?;
+        for ip in &result.ips {
+            if !found.iter().any(|address| address.cidr == ip.address && !address.duplicate) {
+                return Err(fault(format!("address {} is missing", ip.address)));
+            }
+        }
+        let found = route::of_link(&mut self.socket, self.index)?;
+        for route in self.routes(result) {
+            if !found.iter().any(|other| route.is(other)) {
+                return Err(fault(format!("route {route} is missing")));
+            }
+        }
+        Ok(link)
+    }
+
+    /// Index of the link's other end on the host; `None` if it is no end of a veth pair.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn peer(&mut self) -> Result<Option<u32>, Error> {
+        let link = link::get(&mut self.socket, link::Target::Index(self.index))?;
+        Ok(link.filter(link::Link::is_veth).and_then(|link| link.peer))
+    }
+
+    /// Deletes the link. That it has gone already is no error.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn delete(&mut self) -> Result<(), Error> {
+        match self.socket.execute(&[&link::Delete(link::Target::Index(self.index))]) {
+            Err(error) if error.errno == Errno::ENODEV => Ok(()),
+            other => other.map_err(Error::from),
+        }
+    }
+
+    /// The result's routes as the kernel is to have them: without a next hop of their own they lead
+    /// through the first gateway of their family.
+    fn routes(&self, result: &CniResult) -> Vec<KernelRoute> {
+        let routes = result.routes.iter().map(|route| KernelRoute {
+            destination: Cidr { address: route.dst.network(), prefix: route.dst.prefix },
+            gateway: next_hop(route, result),
+            link: self.index,
+            table: route.table.unwrap_or(route::TABLE_MAIN),
+            priority: route.priority,
+            scope: route.scope.and_then(|scope| u8::try_from(scope).ok()),
+            mtu: route.mtu,
+            advmss: route.advmss,
+        });
+        routes.collect()
+    }
+
+    /// Turns IPv6 on where the container's defaults have it off: for the link, and for the loopback
+    /// interface, over which the container reaches itself.
+    fn enable_ipv6(&self) -> Result<(), Error> {
+        let written = self.netns.inside(|| {
+            for name in ["lo", self.ifname] {
+                sysctl::ensure(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
+            }
+            Ok::<_, io::Error>(())
+        });
+        let error = |why| setting_error("turn IPv6 on in the container", why);
+        written.map_err(error)?.map_err(error)
+    }
+}
+
+/// The next hop of a route: its own, or the first gateway of its family.
+#[must_use]
+pub fn next_hop(route: &Route, result: &CniResult) -> Option<IpAddr> {
+    let of_family = |gateway: &IpAddr| gateway.is_ipv4() == route.dst.address.is_ipv4();
+    route.gw.or_else(|| result.ips.iter().filter_map(|ip| ip.gateway).find(of_family))
+}
+
+/// Whether there is an IPv6 address among the result's.
+#[must_use]
+pub fn has_ipv6(result: &CniResult) -> bool {
+    result.ips.iter().any(|ip| ip.address.address.is_ipv6())
+}
+
+/// Writes the settings by which the kernel decides on DAD, for the link-local address above all. A
+/// kernel without IPv6 has none to decide on.
+fn set_dad(ifname: &str, dad: Dad) -> Result<(), Error> {
+    let settings: &[_] = match dad {
+        Dad::Default => return Ok(()),
+        Dad::Off => &[("accept_dad", "0")],
+        Dad::On => &[("enhanced_dad", "1"), ("accept_dad", "1")],
+    };
+    for (name, value) in settings {
+        let name = format!("ipv6/conf/{ifname}/{name}");
+        match sysctl::write(&name, value) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => {
+                return Err(setting_error(format_args!("set sysctl {name} to {value}"), why));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

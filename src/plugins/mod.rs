@@ -1,0 +1,43 @@
+//! The plugins, one file each, and what they share.
+//!
+//! An interface plugin reads from top to bottom: what it is configured with, ADD, DEL, CHECK, GC,
+//! STATUS. What it has in common with others: [`container`], the container's side of a link;
+//! [`masquerade`] and [`spoof_check`], packet rules; [`undo`], the way back of a failed ADD.
+
+pub mod bridge;
+pub mod container;
+pub mod masquerade;
+pub mod spoof_check;
+pub mod undo;
+
+use nix::errno::Errno;
+
+use crate::cni::{Code, Error, Plugin};
+use crate::ipam;
+use crate::nl;
+
+/// All plugins, by name.
+pub const ALL: [&Plugin; 2] = [&bridge::PLUGIN, &ipam::host_local::PLUGIN];
+
+/// The plugin of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Plugin> {
+    ALL.into_iter().find(|plugin| plugin.name == name)
+}
+
+/// The one place where the kernel's refusals become CNI errors.
+impl From<nl::Error> for Error {
+    fn from(error: nl::Error) -> Self {
+        let hint = match error.errno {
+            Errno::EPERM | Errno::EACCES => "; CAP_NET_ADMIN and CAP_SYS_ADMIN are needed",
+            Errno::EPROTONOSUPPORT => "; the kernel has no support for it",
+            _ => "",
+        };
+        Self::new(Code::Internal, format!("{error}{hint}")).with_details(error.reason())
+    }
+}
+
+/// An error of the host's settings or files, which are no netlink matter.
+fn setting_error(what: impl std::fmt::Display, why: impl std::fmt::Display) -> Error {
+    Error::new(Code::Internal, format!("cannot {what}: {why}"))
+}

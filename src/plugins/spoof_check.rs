@@ -1,0 +1,186 @@
+//! `macspoofchk`: a container may send only from its own link-layer address.
+//!
+//! ```text
+//! table bridge plumb {
+//!     set guarded { type ifname; elements = { "veth…" comment "plumb:net/container/eth0 02:…" } }
+//!     set genuine { type ifname . ether_addr; elements = { "veth…" . 02:… comment "plumb:…" } }
+//!     chain prerouting {
+//!         type filter hook prerouting priority dstnat; policy accept;
+//!         iifname @guarded iifname . ether saddr != @genuine drop
+//!     }
+//! }
+//! ```
+//!
+//! An attachment is one element in each set; the rule is made once. The comment in `guarded` also holds
+//! the address, so that from the link's name alone both can be found and removed.
+
+use nix::errno::Errno;
+
+use crate::cni::error::Errors;
+use crate::cni::{Code, Error};
+use crate::net::Mac;
+use crate::nl::nft::rule::{self, Base, Expression, Hook, Meta, REG_1, REG_2};
+use crate::nl::nft::set::{self, Field, Set};
+use crate::nl::nft::{self, Family, Table};
+use crate::nl::request::Request as NlRequest;
+use crate::nl::{self, Socket};
+
+const TABLE: Table<'_> = Table { family: Family::Bridge, name: "plumb" };
+const CHAIN: &str = "prerouting";
+/// `filter` at `NF_BR_PRE_ROUTING` with `NF_BR_PRI_NAT_DST_BRIDGED` (linux/netfilter_bridge.h).
+const HOOK: Hook = Hook { chain_type: "filter", number: 0, priority: -300 };
+const GUARDED: Set<'_> = Set { table: TABLE, name: "guarded" };
+const GENUINE: Set<'_> = Set { table: TABLE, name: "genuine" };
+const IFNAMSIZ: usize = 16;
+
+/// The host's rules against forged link-layer addresses.
+#[derive(Debug)]
+pub struct SpoofCheck {
+    socket: Socket,
+}
+
+impl SpoofCheck {
+    /// Begins a conversation about the rules.
+    ///
+    /// # Errors
+    /// The kernel has no nf_tables.
+    pub fn open() -> Result<Self, Error> {
+        Ok(Self { socket: Socket::open(nl::Family::Netfilter)? })
+    }
+
+    /// Sees whether the kernel answers at all.
+    ///
+    /// # Errors
+    /// The kernel has no nf_tables.
+    pub fn probe(&mut self) -> Result<(), Error> {
+        set::names(&mut self.socket, TABLE)?;
+        Ok(())
+    }
+
+    /// Lets what comes in by `link`, of the attachment of this label, pass from `mac` only.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn add(&mut self, label: &str, link: &str, mac: Mac) -> Result<(), Error> {
+        // What an attachment of the same name has left would let its old address pass.
+        self.remove(link)?;
+        match self.insert(label, link, mac) {
+            Err(error) if error.errno == Errno::ENOENT => {
+                self.make_sets()?;
+                Ok(self.insert(label, link, mac)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Ends the check of what comes in by `link`, if there is one.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn remove(&mut self, link: &str) -> Result<(), Error> {
+        let Some(guarded) = set::element(&mut self.socket, GUARDED, &name_key(link))? else {
+            return Ok(());
+        };
+        let mut keys = vec![(GUARDED, name_key(link))];
+        if let Some(mac) = mac_in(&guarded.comment) {
+            keys.push((GENUINE, pair_key(link, mac)));
+        }
+        let mut errors = Errors::default();
+        for (set, key) in keys {
+            match nft::commit(&mut self.socket, &[&set::DeleteElement { set, key: &key }]) {
+                Err(error) if error.errno == Errno::ENOENT => {}
+                other => {
+                    errors.note(other);
+                }
+            }
+        }
+        errors.into_result()
+    }
+
+    /// Ends the check of all attachments whose label is `unwanted`.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn sweep(&mut self, unwanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let mut errors = Errors::default();
+        for element in set::elements(&mut self.socket, GUARDED)? {
+            let label = element.comment.split(' ').next().unwrap_or_default();
+            if unwanted(label) {
+                let end = memchr::memchr(0, &element.key).unwrap_or(element.key.len());
+                let name = String::from_utf8_lossy(element.key.get(..end).unwrap_or_default());
+                errors.note(self.remove(&name));
+            }
+        }
+        errors.into_result()
+    }
+
+    /// Sees whether what comes in by `link` is checked to be from `mac`.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check(&mut self, link: &str, mac: Mac) -> Result<(), Error> {
+        for (set, key) in [(GUARDED, name_key(link)), (GENUINE, pair_key(link, mac))] {
+            if set::element(&mut self.socket, set, &key)?.is_none() {
+                let msg = format!("macspoofchk: link {link:?} with {mac} is missing from {set}");
+                return Err(Error::new(Code::Internal, msg));
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, label: &str, link: &str, mac: Mac) -> Result<(), nl::Error> {
+        let (name, pair) = (name_key(link), pair_key(link, mac));
+        let with_mac = format!("{label} {mac}");
+        let guarded = set::AddElement { set: GUARDED, key: &name, comment: &with_mac };
+        let genuine = set::AddElement { set: GENUINE, key: &pair, comment: label };
+        nft::commit(&mut self.socket, &[&guarded, &genuine])
+    }
+
+    /// Makes table, sets, chain and rule, in one transaction that fails if they are there, so that many
+    /// doing this at once end with one rule.
+    fn make_sets(&mut self) -> Result<(), Error> {
+        let new_set = |set: Set<'static>, key| set::New { table: TABLE, name: set.name, key };
+        let guarded = new_set(GUARDED, &[Field::Ifname]);
+        let genuine = new_set(GENUINE, &[Field::Ifname, Field::Ether]);
+        let rule = rule::AppendRule {
+            table: TABLE,
+            chain: CHAIN,
+            expressions: &[
+                Expression::Meta { key: Meta::InputName, to: REG_1 },
+                Expression::Lookup { set: GUARDED.name, register: REG_1, inverted: false },
+                Expression::Meta { key: Meta::InputName, to: REG_1 },
+                Expression::Payload { base: Base::Link, offset: 6, length: 6, to: REG_2 },
+                Expression::Lookup { set: GENUINE.name, register: REG_1, inverted: true },
+                Expression::Drop,
+            ],
+        };
+        let requests: [&dyn NlRequest; 5] = [
+            &rule::AddTable(TABLE),
+            &guarded,
+            &genuine,
+            &rule::AddChain { table: TABLE, name: CHAIN, hook: HOOK },
+            &rule,
+        ];
+        match nft::commit(&mut self.socket, &requests) {
+            Err(error) if error.errno == Errno::EEXIST => Ok(()),
+            other => Ok(other?),
+        }
+    }
+}
+
+fn name_key(link: &str) -> Vec<u8> {
+    let mut key = link.as_bytes().to_vec();
+    key.resize(IFNAMSIZ, 0);
+    key
+}
+
+fn pair_key(link: &str, mac: Mac) -> Vec<u8> {
+    let mut key = name_key(link);
+    key.extend_from_slice(&mac.0);
+    key.extend_from_slice(&[0; 2]);
+    key
+}
+
+fn mac_in(comment: &str) -> Option<Mac> {
+    comment.split_once(' ')?.1.parse().ok()
+}

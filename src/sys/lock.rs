@@ -1,0 +1,154 @@
+//! Exclusive file locks that are waited for in the kernel's queue, but not for ever.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal, sigaction,
+};
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
+use nix::unistd::gettid;
+
+/// The two kinds of locks on a whole file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// flock(2): what the reference's host-local takes.
+    Flock,
+    /// An open file description lock of fcntl(2).
+    OpenFileDescription,
+}
+
+/// Takes an exclusive lock on `file`, which holds until the file is closed or [`unlock`]ed.
+///
+/// Who comes first is served first: no polling. A lock that is free costs one system call.
+///
+/// # Errors
+/// `EINTR` if `patience` ends first; otherwise those of flock(2) and fcntl(2).
+pub fn lock(file: &File, kind: Kind, patience: Duration) -> Result<(), Errno> {
+    match acquire(file, kind, Wait::No) {
+        Err(Errno::EWOULDBLOCK | Errno::EACCES) => {}
+        other => return other,
+    }
+    let alarm = Alarm::set(patience)?;
+    let result = acquire(file, kind, Wait::Yes);
+    drop(alarm);
+    result
+}
+
+/// Gives back a lock of flock(2).
+///
+/// # Errors
+/// Those of flock(2).
+pub fn unlock(file: &File) -> Result<(), Errno> {
+    // SAFETY: flock(2) works on a descriptor alone, which is open.
+    Errno::result(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) }).map(drop)
+}
+
+/// Process that holds a flock(2) lock on `file`, as far as /proc/locks tells.
+#[must_use]
+pub fn holder(file: &File) -> Option<u32> {
+    let inode = format!(":{}", file.metadata().ok()?.ino());
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    // 1: FLOCK  ADVISORY  WRITE 1234 00:2a:56 0 EOF, and "1: -> FLOCK …" for who waits.
+    locks.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let &[_, "FLOCK", _, _, pid, object, ..] = fields.as_slice() else { return None };
+        if object.ends_with(&inode) { pid.parse().ok() } else { None }
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    No,
+    Yes,
+}
+
+fn acquire(file: &File, kind: Kind, wait: Wait) -> Result<(), Errno> {
+    match kind {
+        Kind::Flock => {
+            let flags = libc::LOCK_EX | if wait == Wait::No { libc::LOCK_NB } else { 0 };
+            // SAFETY: flock(2) works on a descriptor alone, which is open.
+            Errno::result(unsafe { libc::flock(file.as_raw_fd(), flags) }).map(drop)
+        }
+        Kind::OpenFileDescription => {
+            let whole = libc::flock {
+                l_type: libc::F_WRLCK as libc::c_short,
+                l_whence: libc::SEEK_SET as libc::c_short,
+                l_start: 0,
+                l_len: 0,
+                l_pid: 0,
+            };
+            let command = match wait {
+                Wait::No => FcntlArg::F_OFD_SETLK(&whole),
+                Wait::Yes => FcntlArg::F_OFD_SETLKW(&whole),
+            };
+            fcntl(file.as_fd(), command).map(drop)
+        }
+    }
+}
+
+/// Interrupts a waiting system call of this thread after a while; until it is dropped.
+struct Alarm {
+    timer: Option<Timer>,
+    before: SigAction,
+}
+
+impl Alarm {
+    fn set(after: Duration) -> Result<Self, Errno> {
+        extern "C" fn nothing(_: libc::c_int) {}
+        // Without SA_RESTART, so that the call ends with EINTR.
+        let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler does nothing, so it is safe at any moment.
+        let before = unsafe { sigaction(Signal::SIGALRM, &action) }?;
+        let event = SigEvent::new(SigevNotify::SigevThreadId {
+            signal: Signal::SIGALRM,
+            thread_id: gettid().as_raw(),
+            si_value: 0,
+        });
+        let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, event)?;
+        // Again every 10 ms, in case the signal came just before the call that it is to interrupt.
+        let again = Duration::from_millis(10);
+        let expiration = Expiration::IntervalDelayed(after.max(again).into(), again.into());
+        timer.set(expiration, TimerSetTimeFlags::empty())?;
+        Ok(Self { timer: Some(timer), before })
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        // The timer must be still before the old action is back, which may be to end the process.
+        self.timer = None;
+        // SAFETY: this restores what was in force before.
+        let _ = unsafe { sigaction(Signal::SIGALRM, &self.before) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn waiting_ends_when_patience_does_and_the_holder_is_known() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let open = || File::options().read(true).write(true).open(path.path()).unwrap();
+        for kind in [Kind::Flock, Kind::OpenFileDescription] {
+            let (first, second) = (open(), open());
+            lock(&first, kind, Duration::ZERO).unwrap();
+            let began = Instant::now();
+            let result = lock(&second, kind, Duration::from_millis(50));
+            assert_eq!(result, Err(Errno::EINTR), "{kind:?}");
+            assert!(began.elapsed() >= Duration::from_millis(45), "{:?}", began.elapsed());
+            if kind == Kind::Flock {
+                assert_eq!(holder(&second), Some(std::process::id()));
+            }
+            drop(first);
+            lock(&second, kind, Duration::from_millis(50)).unwrap();
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Network namespaces (network_namespaces(7), setns(2), ioctl_ns(2)).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+
+/// The thread's own namespace.
+const CURRENT: &str = "/proc/thread-self/ns/net";
+/// `NS_GET_NSTYPE` (linux/nsfs.h): `_IO(0xb7, 0x3)`.
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+
+/// A network namespace, held open.
+#[derive(Debug)]
+pub struct Netns(File);
+
+/// Why a path does not lead to a network namespace.
+#[derive(Debug)]
+pub enum OpenError {
+    /// There is nothing at the path.
+    Missing,
+    /// What is there is no network namespace.
+    NotNetns,
+    /// It can't be opened.
+    Io(io::Error),
+}
+
+impl Netns {
+    /// Opens the namespace at `path`: a file that a namespace is mounted on, or one of
+    /// `/proc/PID/ns/net`.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        // Whatever the path leads to, opening it does not wait: a FIFO would.
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => OpenError::Missing,
+                _ => OpenError::Io(error),
+            })?;
+        // SAFETY: this request takes no argument; of a file that is no namespace it fails.
+        let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+        if kind == libc::CLONE_NEWNET { Ok(Self(file)) } else { Err(OpenError::NotNetns) }
+    }
+
+    /// Opens the namespace that this thread is in.
+    ///
+    /// # Errors
+    /// Those of open(2): /proc is not mounted.
+    pub fn current() -> io::Result<Self> {
+        File::open(CURRENT).map(Self)
+    }
+
+    /// Whether this is the namespace that the thread is in.
+    ///
+    /// # Errors
+    /// Those of stat(2): /proc is not mounted.
+    pub fn is_current(&self) -> io::Result<bool> {
+        let (this, current) = (self.0.metadata()?, std::fs::metadata(CURRENT)?);
+        Ok((this.dev(), this.ino()) == (current.dev(), current.ino()))
+    }
+
+    /// Does `work` inside this namespace and comes back to the one before.
+    ///
+    /// # Errors
+    /// Those of setns(2): `EPERM` without `CAP_SYS_ADMIN`.
+    pub fn inside<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
+        let home = Self::current()?;
+        let enter = |namespace: &Self| setns(&namespace.0, CloneFlags::CLONE_NEWNET);
+        enter(self)?;
+        let result = work();
+        // Failing here would leave later work in the wrong namespace, and can't happen: the right to
+        // enter was held a moment ago.
+        enter(&home).map_err(|errno: Errno| {
+            io::Error::other(format!("cannot return to the host's network namespace: {errno}"))
+        })?;
+        Ok(result)
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

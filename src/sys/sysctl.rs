@@ -1,0 +1,35 @@
+//! Kernel settings under `/proc/sys/net`, of the network namespace that the thread is in.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+
+/// Reads the setting `name`, `ipv4/ip_forward`, without the line end.
+///
+/// # Errors
+/// Those of open(2) and read(2).
+pub fn read(name: &str) -> io::Result<String> {
+    let mut buffer = [0; 64];
+    let length = File::open(path(name))?.read(&mut buffer)?;
+    let text = buffer.get(..length).unwrap_or_default();
+    Ok(String::from_utf8_lossy(text).trim_end().to_owned())
+}
+
+/// Writes the setting `name`.
+///
+/// # Errors
+/// Those of open(2) and write(2).
+pub fn write(name: &str, value: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path(name))?.write_all(value.as_bytes())
+}
+
+/// Writes the setting unless it has the value: what is right already may be read-only.
+///
+/// # Errors
+/// Those of open(2), read(2) and write(2).
+pub fn ensure(name: &str, value: &str) -> io::Result<()> {
+    if read(name)? == value { Ok(()) } else { write(name, value) }
+}
+
+fn path(name: &str) -> String {
+    format!("/proc/sys/net/{name}")
+}
