@@ -8,8 +8,11 @@ use plumb::plugins;
 
 /// The C library calls this, not Rust's runtime, which would set up what a plugin has no use for: a
 /// dozen system calls, among them to read /proc/self/maps.
+///
+/// # Safety
+/// `argv` must hold `argc` strings that end with NUL, as the C library's start-up code sees to.
 #[unsafe(no_mangle)]
-pub extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
+pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
     // A runtime that has gone must not end us half way: writing to it is to fail instead.
     // SAFETY: no handler is installed, the signal is only ignored.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
@@ -17,9 +20,11 @@ pub extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
         if index >= argc {
             return "";
         }
-        // SAFETY: argv has `argc` strings that live as long as the process.
-        let text = unsafe { *argv.add(index.unsigned_abs() as usize) };
-        // SAFETY: as above; each ends with NUL.
+        // SAFETY: argv has `argc` entries.
+        let entry = unsafe { argv.add(index.unsigned_abs() as usize) };
+        // SAFETY: as above; the entries live as long as the process.
+        let text = unsafe { *entry };
+        // SAFETY: each entry is a string that ends with NUL.
         unsafe { CStr::from_ptr(text) }.to_str().unwrap_or("")
     };
     let called = argument(0).rsplit('/').next().unwrap_or("");

@@ -87,7 +87,9 @@ pub fn execute(program: &Path, command: Command, request: &Request) -> Result<Ve
             .stderr(Stdio::from(OwnedFd::from(stderr)))
             .spawn();
         match spawned {
-            Err(why) if why.kind() == io::ErrorKind::ExecutableFileBusy && attempts < BUSY_RETRIES => {
+            Err(why)
+                if why.kind() == io::ErrorKind::ExecutableFileBusy && attempts < BUSY_RETRIES =>
+            {
                 attempts += 1;
                 std::thread::sleep(BUSY_PAUSE);
             }

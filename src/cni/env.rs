@@ -82,7 +82,11 @@ impl Environment {
             netns: value("CNI_NETNS"),
             ifname: value("CNI_IFNAME"),
             args: value("CNI_ARGS"),
-            path: value("CNI_PATH").split(':').filter(|p| !p.is_empty()).map(PathBuf::from).collect(),
+            path: value("CNI_PATH")
+                .split(':')
+                .filter(|p| !p.is_empty())
+                .map(PathBuf::from)
+                .collect(),
             netns_override: matches!(
                 value("CNI_NETNS_OVERRIDE").to_ascii_lowercase().as_str(),
                 "1" | "true"
@@ -121,7 +125,10 @@ impl Environment {
             ));
         }
         if let Some(fault) = interface_name_fault(&self.ifname) {
-            let msg = format!("CNI_IFNAME: expected an interface name, got {:?}, which {fault}", self.ifname);
+            let msg = format!(
+                "CNI_IFNAME: expected an interface name, got {:?}, which {fault}",
+                self.ifname
+            );
             return Err(Error::new(Code::InvalidEnvironment, msg));
         }
         Ok(())
@@ -133,13 +140,15 @@ mod tests {
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> Result<Environment, Error> {
-        let find = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+        let find =
+            |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
         Environment::read(find)
     }
 
     #[test]
     fn all_missing_variables_are_named_at_once() {
-        let missing = |command: &str| read(&[("CNI_COMMAND", command)]).map(|_| ()).map_err(|e| e.msg);
+        let missing =
+            |command: &str| read(&[("CNI_COMMAND", command)]).map(|_| ()).map_err(|e| e.msg);
         let names = |list: &str| Err(format!("required env variables [{list}] missing"));
         assert_eq!(missing("ADD"), names("CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME,CNI_PATH"));
         assert_eq!(missing("CHECK"), names("CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME,CNI_PATH"));

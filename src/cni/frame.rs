@@ -61,7 +61,10 @@ impl Request {
             && !env.netns_override
         {
             let same = netns.is_current().map_err(|why| {
-                Error::new(Code::InvalidNetns, format!("cannot look up our own network namespace: {why}"))
+                Error::new(
+                    Code::InvalidNetns,
+                    format!("cannot look up our own network namespace: {why}"),
+                )
             })?;
             if same {
                 let msg = format!(
@@ -80,7 +83,8 @@ impl Request {
     /// Code 8: there is none at the path.
     pub fn netns(&self) -> Result<&Netns, Error> {
         let error = |why: &str| {
-            let msg = format!("CNI_NETNS: cannot open network namespace {:?}: {why}", self.env.netns);
+            let msg =
+                format!("CNI_NETNS: cannot open network namespace {:?}: {why}", self.env.netns);
             Error::new(Code::InvalidNetns, msg)
         };
         match &self.netns {
@@ -147,9 +151,8 @@ fn print(text: &str) -> io::Result<()> {
 }
 
 fn serve(plugin: &Plugin, version: &mut Version) -> Result<String, Error> {
-    let variable = |name: &str| {
-        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-    };
+    let variable =
+        |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
     let env = Environment::read(variable)?;
     let command = env.command;
     if command == Command::Version {
@@ -238,7 +241,8 @@ fn about(plugin: &Plugin) -> String {
 
 /// A defect of ours is told to the runtime in the form that it understands.
 fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
-    let place = panic.location().map_or_else(String::new, |l| format!(" at {}:{}", l.file(), l.line()));
+    let place =
+        panic.location().map_or_else(String::new, |l| format!(" at {}:{}", l.file(), l.line()));
     let payload = panic.payload();
     let what = payload
         .downcast_ref::<&str>()

@@ -98,7 +98,11 @@ impl<'a> Node<'a> {
     ///
     /// # Errors
     /// This is not a string, or it does not denote what is `expected`.
-    pub fn parse<T>(&self, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Error> {
+    pub fn parse<T>(
+        &self,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, Error> {
         parse(self.text()?).ok_or_else(|| self.invalid(expected))
     }
 
@@ -115,7 +119,9 @@ impl<'a> Node<'a> {
     /// # Errors
     /// This is not a string, or not an address with prefix.
     pub fn cidr(&self) -> Result<Cidr, Error> {
-        self.parse("an IP address with prefix length, such as 10.1.0.0/16", |text| text.parse().ok())
+        self.parse("an IP address with prefix length, such as 10.1.0.0/16", |text| {
+            text.parse().ok()
+        })
     }
 
     /// The link-layer address that this string denotes.
@@ -123,8 +129,8 @@ impl<'a> Node<'a> {
     /// # Errors
     /// This is not a string, or not an address that an interface can have.
     pub fn mac(&self) -> Result<Mac, Error> {
-        let mac: Mac = self
-            .parse("a MAC address, such as 02:00:5e:10:00:01", |text| text.parse().ok())?;
+        let mac: Mac =
+            self.parse("a MAC address, such as 02:00:5e:10:00:01", |text| text.parse().ok())?;
         if mac.is_assignable() { Ok(mac) } else { Err(self.invalid("a unicast MAC address")) }
     }
 
@@ -212,7 +218,8 @@ mod tests {
 
     #[test]
     fn keys_match_exactly_first_and_in_any_case_else() {
-        let value = document(r#"{"IPMasq":true,"address":"a","Address":"b","mtu":null,"x":1,"x":2}"#);
+        let value =
+            document(r#"{"IPMasq":true,"address":"a","Address":"b","mtu":null,"x":1,"x":2}"#);
         let root = Node::root("", &value);
         assert!(root.flag("ipMasq").unwrap());
         assert_eq!(root.string("address").unwrap().unwrap(), "a");
@@ -229,7 +236,9 @@ mod tests {
         let ipam = root.get("ipam").unwrap().unwrap();
         let error = ipam
             .list("ranges", |set| {
-                set.items()?.map(|range| range.get("subnet")?.unwrap().cidr()).collect::<Result<Vec<_>, _>>()
+                set.items()?
+                    .map(|range| range.get("subnet")?.unwrap().cidr())
+                    .collect::<Result<Vec<_>, _>>()
             })
             .unwrap_err();
         assert_eq!(error.msg, "ipam.ranges[0][1].subnet: expected a string, got 5");

@@ -331,11 +331,11 @@ impl CniResult {
     /// The first address of each family, and the family's routes.
     fn print_oldest(&self, p: &mut Printer) {
         for (key, is_ipv4) in [("ip4", true), ("ip6", false)] {
-            let Some(ip) = self.ips.iter().find(|ip| ip.address.address.is_ipv4() == is_ipv4) else {
+            let Some(ip) = self.ips.iter().find(|ip| ip.address.address.is_ipv4() == is_ipv4)
+            else {
                 continue;
             };
-            let routes =
-                self.routes.iter().filter(|route| route.dst.address.is_ipv4() == is_ipv4);
+            let routes = self.routes.iter().filter(|route| route.dst.address.is_ipv4() == is_ipv4);
             p.key(key).object(|p| {
                 p.key("ip").string(&ip.address.to_string());
                 print_ip(p, "gateway", ip.gateway);
@@ -382,7 +382,11 @@ mod tests {
     fn sample() -> CniResult {
         CniResult {
             interfaces: vec![
-                Interface { name: "cni0".into(), mac: "02:00:00:00:00:01".into(), ..Interface::default() },
+                Interface {
+                    name: "cni0".into(),
+                    mac: "02:00:00:00:00:01".into(),
+                    ..Interface::default()
+                },
                 Interface {
                     name: "eth0".into(),
                     mac: "02:00:00:00:00:02".into(),
@@ -455,9 +459,28 @@ mod tests {
             .filter_map(|line| line.trim().strip_prefix('"')?.split_once('"').map(|(key, _)| key))
             .collect();
         let expected = [
-            "cniVersion", "interfaces", "name", "mac", "name", "mac", "sandbox", "ips", "version",
-            "interface", "address", "gateway", "version", "interface", "address", "routes", "dst",
-            "gw", "mtu", "table", "dst", "dns",
+            "cniVersion",
+            "interfaces",
+            "name",
+            "mac",
+            "name",
+            "mac",
+            "sandbox",
+            "ips",
+            "version",
+            "interface",
+            "address",
+            "gateway",
+            "version",
+            "interface",
+            "address",
+            "routes",
+            "dst",
+            "gw",
+            "mtu",
+            "table",
+            "dst",
+            "dns",
         ];
         assert_eq!(keys, expected);
         assert!(text.ends_with("\"dns\": {}\n}"), "{text}");

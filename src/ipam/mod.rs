@@ -69,13 +69,14 @@ impl<'a> Ipam<'a> {
             }
             Self::Foreign(program, request) => {
                 let printed = delegate::execute(program, Command::Add, request)?;
-                let result = delegate::read_result(program, &printed, request).map_err(|error| {
-                    // It may well have leased something.
-                    match self.del() {
-                        Ok(()) => error,
-                        Err(undo) => error.and(&undo),
-                    }
-                })?;
+                let result =
+                    delegate::read_result(program, &printed, request).map_err(|error| {
+                        // It may well have leased something.
+                        match self.del() {
+                            Ok(()) => error,
+                            Err(undo) => error.and(&undo),
+                        }
+                    })?;
                 Ok(Leased { result, undo: Undo::Del })
             }
         }

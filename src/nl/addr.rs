@@ -74,8 +74,7 @@ impl Request for Add {
     fn body(&self, out: &mut Encoder) {
         let Cidr { address, prefix } = self.cidr;
         #[expect(clippy::cast_possible_truncation, reason = "IFA_F_NODAD is 2")]
-        let flags =
-            if self.without_dad && address.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
+        let flags = if self.without_dad && address.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
         header(out, family_of(address), prefix, flags, self.link);
         out.put(libc::IFA_LOCAL, &address);
         out.put(libc::IFA_ADDRESS, &address);

@@ -42,6 +42,12 @@ fn header(out: &mut Encoder, index: u32, flags: u32, change: u32) {
     out.raw(&change.to_ne_bytes());
 }
 
+/// The families as types of attributes within `IFLA_AF_SPEC`.
+#[expect(clippy::cast_possible_truncation, reason = "address families are below 256")]
+const IPV4: u16 = libc::AF_INET as u16;
+#[expect(clippy::cast_possible_truncation, reason = "address families are below 256")]
+const IPV6: u16 = libc::AF_INET6 as u16;
+
 const IFF_UP: u32 = libc::IFF_UP as u32;
 const IFF_PROMISC: u32 = libc::IFF_PROMISC as u32;
 
@@ -233,10 +239,7 @@ impl Query for Get<'_> {
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn get<C: Channel>(
-    socket: &mut Socket<C>,
-    target: Target<'_>,
-) -> Result<Option<Link>, Error> {
+pub fn get<C: Channel>(socket: &mut Socket<C>, target: Target<'_>) -> Result<Option<Link>, Error> {
     match socket.query(&Get(Some(target))) {
         Ok(link) => Ok(Some(link)),
         Err(error) if error.errno == Errno::ENODEV => Ok(None),
@@ -459,12 +462,12 @@ impl Request for Set<'_> {
         if change.arp_notify || change.no_ipv6_link_local {
             out.nest(libc::IFLA_AF_SPEC, |out| {
                 if change.arp_notify {
-                    out.nest(libc::AF_INET as u16, |out| {
+                    out.nest(IPV4, |out| {
                         out.nest(IFLA_INET_CONF, |out| out.put(IPV4_DEVCONF_ARP_NOTIFY, &1_u32));
                     });
                 }
                 if change.no_ipv6_link_local {
-                    out.nest(libc::AF_INET6 as u16, |out| {
+                    out.nest(IPV6, |out| {
                         out.put(IFLA_INET6_ADDR_GEN_MODE, &IN6_ADDR_GEN_MODE_NONE);
                     });
                 }

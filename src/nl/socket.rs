@@ -131,16 +131,13 @@ impl Socket {
 }
 
 fn enable(fd: BorrowedFd<'_>, option: libc::c_int) {
-    let on: libc::c_int = 1;
-    // SAFETY: `on` is alive for the call, and the length given is its size.
+    static ON: libc::c_int = 1;
+    #[expect(clippy::cast_possible_truncation, reason = "4")]
+    const LENGTH: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: `ON` is alive for the call, and the length given is its size.
     unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_NETLINK,
-            option,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        );
+        let fd = fd.as_raw_fd();
+        libc::setsockopt(fd, libc::SOL_NETLINK, option, (&raw const ON).cast(), LENGTH);
     }
 }
 
@@ -414,8 +411,10 @@ fn refusal<R: Request + ?Sized>(
             match attribute.kind {
                 NLMSGERR_ATTR_MSG => error.kernel = Some(attribute.text()),
                 NLMSGERR_ATTR_OFFS => {
-                    error.attribute =
-                        attribute.u32().ok().and_then(|at| attribute_at(sent, message.sequence, at));
+                    error.attribute = attribute
+                        .u32()
+                        .ok()
+                        .and_then(|at| attribute_at(sent, message.sequence, at));
                 }
                 _ => {}
             }

@@ -66,7 +66,13 @@ impl Encoder {
     }
 
     /// Appends a message whose family header and attributes `body` writes.
-    pub fn message(&mut self, kind: u16, flags: Flags, sequence: u32, body: impl FnOnce(&mut Self)) {
+    pub fn message(
+        &mut self,
+        kind: u16,
+        flags: Flags,
+        sequence: u32,
+        body: impl FnOnce(&mut Self),
+    ) {
         let start = self.bytes.len();
         self.raw(&0u32.to_ne_bytes());
         self.raw(&kind.to_ne_bytes());

@@ -122,9 +122,11 @@ fn bridge_name(root: &Node<'_>) -> Result<String, Error> {
     let name = node.text()?;
     match interface_name_fault(name) {
         None => Ok(name.to_owned()),
-        Some(fault) => {
-            Err(Error::invalid("bridge", format_args!("{name:?}, which {fault}"), "an interface name"))
-        }
+        Some(fault) => Err(Error::invalid(
+            "bridge",
+            format_args!("{name:?}, which {fault}"),
+            "an interface name",
+        )),
     }
 }
 
@@ -371,7 +373,11 @@ fn ensure_bridge<'a>(
         if !bridge.is_bridge() {
             let kind = bridge.kind.as_deref().unwrap_or("physical device");
             let got = format!("{name:?}, which exists and is a {kind}");
-            return Err(Error::invalid("bridge", got, "the name of a bridge, or a name that is free"));
+            return Err(Error::invalid(
+                "bridge",
+                got,
+                "the name of a bridge, or a name that is free",
+            ));
         }
         let change = Change {
             up: !bridge.up,
@@ -703,10 +709,14 @@ fn del(request: &Request) -> Result<(), Error> {
     };
     let prev = request.conf.prev_result().ok().flatten().unwrap_or_default();
 
-    errors.note(remove_veth(request, &name, &label));
+    // The kernel frees elements after an RCU grace period, and closing the socket waits for that. To
+    // delete a link takes longer, so with the socket open until then nobody waits twice.
+    let mut rules = None;
     if masquerade {
-        errors.note(remove_masquerade(&label, held, &prev));
+        rules = errors.note(remove_masquerade(&label, held, &prev)).flatten();
     }
+    errors.note(remove_veth(request, &name, &label));
+    drop(rules);
     if is_set("macspoofchk") {
         errors.note(SpoofCheck::open().and_then(|mut check| check.remove(&name)));
     }
@@ -733,24 +743,29 @@ fn remove_veth(request: &Request, name: &str, label: &str) -> Result<(), Error> 
     if of_another { Ok(()) } else { container.delete() }
 }
 
+/// Ends the masquerading of all addresses that the attachment is known to have. Returns the open
+/// conversation, if there was one.
 fn remove_masquerade(
     label: &str,
     held: Option<Vec<Cidr>>,
     prev: &CniResult,
-) -> Result<(), Error> {
+) -> Result<Option<Masquerade>, Error> {
     let leases_tell = held.is_some();
     let mut addresses = held.unwrap_or_default();
     addresses.extend(prev.ips.iter().map(|ip| ip.address));
     addresses.sort_by_key(|cidr| (cidr.address, cidr.prefix));
     addresses.dedup();
-    if !addresses.is_empty() {
-        return Masquerade::open()?.remove(label, &addresses);
+    if addresses.is_empty() && leases_tell {
+        return Ok(None);
     }
-    if leases_tell {
-        return Ok(());
+    let mut rules = Masquerade::open()?;
+    if addresses.is_empty() {
+        // A foreign address management, and a runtime that does not tell what ADD returned.
+        rules.remove_by_label(label)?;
+    } else {
+        rules.remove(label, &addresses)?;
     }
-    // A foreign address management, and a runtime that does not tell what ADD returned.
-    Masquerade::open()?.remove_by_label(label)
+    Ok(Some(rules))
 }
 
 fn check(request: &Request) -> Result<(), Error> {
@@ -762,9 +777,13 @@ fn check(request: &Request) -> Result<(), Error> {
         ipam.check(&prev)?;
     }
 
-    let at = prev.interfaces.iter().position(|i| i.name == attachment.ifname && !i.sandbox.is_empty());
+    let at =
+        prev.interfaces.iter().position(|i| i.name == attachment.ifname && !i.sandbox.is_empty());
     let in_container = at.and_then(|at| prev.interfaces.get(at)).ok_or_else(|| {
-        let msg = format!("prevResult.interfaces: expected one named {:?} with a sandbox", attachment.ifname);
+        let msg = format!(
+            "prevResult.interfaces: expected one named {:?} with a sandbox",
+            attachment.ifname
+        );
         Error::new(Code::InvalidConfig, msg)
     })?;
     let on_host = prev.interfaces.iter().find(|i| i.sandbox.is_empty() && i.name != conf.bridge);
@@ -787,7 +806,10 @@ fn check(request: &Request) -> Result<(), Error> {
         return Err(fault(format!("host interface {name:?} is not a veth")));
     }
     if port.port != conf.port {
-        return Err(fault(format!("bridge port {name:?} has {:?}, not {:?}", port.port, conf.port)));
+        return Err(fault(format!(
+            "bridge port {name:?} has {:?}, not {:?}",
+            port.port, conf.port
+        )));
     }
     if !port.operational && !conf.leave_down {
         return Err(fault(format!("bridge port {name:?} is not up")));

@@ -43,18 +43,15 @@ impl<'a> Container<'a> {
     ///
     /// # Errors
     /// The namespace can't be entered, or a setting not be written.
-    pub fn enter(
-        netns: &'a Netns,
-        ifname: &'a str,
-        dad: Dad,
-    ) -> Result<Option<Self>, Error> {
+    pub fn enter(netns: &'a Netns, ifname: &'a str, dad: Dad) -> Result<Option<Self>, Error> {
         let inside = netns.inside(|| {
             let socket = Socket::open(Family::Route)?;
             let Some(index) = link::index_of(&socket, ifname)? else { return Ok(None) };
             set_dad(ifname, dad)?;
             Ok::<_, Error>(Some((socket, index)))
         });
-        let inside = inside.map_err(|why| setting_error("enter the container's network namespace", why))?;
+        let inside =
+            inside.map_err(|why| setting_error("enter the container's network namespace", why))?;
         Ok(inside?.map(|(socket, index)| Self { netns, socket, ifname, index }))
     }
 
@@ -93,9 +90,12 @@ impl<'a> Container<'a> {
     /// What is missing.
     pub fn check(&mut self, result: &CniResult) -> Result<link::Link, Error> {
         let ifname = self.ifname;
-        let fault = |what: String| Error::new(Code::Internal, format!("container interface {ifname:?}: {what}"));
+        let fault = |what: String| {
+            Error::new(Code::Internal, format!("container interface {ifname:?}: {what}"))
+        };
         let target = link::Target::Index(self.index);
-        let link = link::get(&mut self.socket, target)?.ok_or_else(|| fault("it is missing".into()))?;
+        let link =
+            link::get(&mut self.socket, target)?.ok_or_else(|| fault("it is missing".into()))?;
         let found = addr::of_link(&mut self.socket, self.index)?;
         for ip in &result.ips {
             if !found.iter().any(|address| address.cidr == ip.address && !address.duplicate) {

@@ -169,7 +169,11 @@ impl Masquerade {
 
     /// Deletes those of the entries whose comment is `unwanted`. One at a time if others interfere, so
     /// that what they have deleted already does not keep the rest.
-    fn delete(&mut self, entries: Vec<Entry>, unwanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+    fn delete(
+        &mut self,
+        entries: Vec<Entry>,
+        unwanted: impl Fn(&str) -> bool,
+    ) -> Result<(), Error> {
         let mut ours = Vec::new();
         for entry in entries {
             match set::element(&mut self.socket, entry.set(), &entry.key)? {
@@ -204,7 +208,8 @@ impl Masquerade {
     /// transaction that fails if the set is there, so that many doing this at once end with one rule.
     fn make_set(&mut self, entry: &Entry) -> Result<(), Error> {
         let rule = Rule::of(entry);
-        let (table, chain) = (rule::AddTable(TABLE), rule::AddChain { table: TABLE, name: CHAIN, hook: HOOK });
+        let (table, chain) =
+            (rule::AddTable(TABLE), rule::AddChain { table: TABLE, name: CHAIN, hook: HOOK });
         let set = set::New { table: TABLE, name: &entry.set, key: &[rule.field, rule.field] };
         let expressions = rule.expressions(&entry.set);
         let append = rule::AppendRule { table: TABLE, chain: CHAIN, expressions: &expressions };
@@ -292,10 +297,15 @@ impl Rule {
     fn expressions<'a>(&'a self, set: &'a str) -> Vec<Expression<'a>> {
         // The second half of a key lies right behind the first.
         let second = if self.length == 4 { REG32_01 } else { REG_2 };
-        let load = |offset, length, to| Expression::Payload { base: Base::Network, offset, length, to };
+        let load =
+            |offset, length, to| Expression::Payload { base: Base::Network, offset, length, to };
         let mut expressions = vec![
             Expression::Meta { key: Meta::Protocol, to: REG_1 },
-            Expression::Compare { register: REG_1, operation: Compare::Equal, with: &self.protocol },
+            Expression::Compare {
+                register: REG_1,
+                operation: Compare::Equal,
+                with: &self.protocol,
+            },
         ];
         for (side, inverted) in [(self.source, false), (self.destination, true)] {
             expressions.extend([

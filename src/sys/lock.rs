@@ -76,6 +76,7 @@ fn acquire(file: &File, kind: Kind, wait: Wait) -> Result<(), Errno> {
             Errno::result(unsafe { libc::flock(file.as_raw_fd(), flags) }).map(drop)
         }
         Kind::OpenFileDescription => {
+            #[expect(clippy::cast_possible_truncation, reason = "both are below 4")]
             let whole = libc::flock {
                 l_type: libc::F_WRLCK as libc::c_short,
                 l_whence: libc::SEEK_SET as libc::c_short,
@@ -102,7 +103,8 @@ impl Alarm {
     fn set(after: Duration) -> Result<Self, Errno> {
         extern "C" fn nothing(_: libc::c_int) {}
         // Without SA_RESTART, so that the call ends with EINTR.
-        let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+        let action =
+            SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
         // SAFETY: the handler does nothing, so it is safe at any moment.
         let before = unsafe { sigaction(Signal::SIGALRM, &action) }?;
         let event = SigEvent::new(SigevNotify::SigevThreadId {

@@ -37,14 +37,12 @@ impl Netns {
     /// See [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         // Whatever the path leads to, opening it does not wait: a FIFO would.
-        let file = File::options()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)
-            .map_err(|error| match error.kind() {
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(
+            |error| match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => OpenError::Missing,
                 _ => OpenError::Io(error),
-            })?;
+            },
+        )?;
         // SAFETY: this request takes no argument; of a file that is no namespace it fails.
         let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
         if kind == libc::CLONE_NEWNET { Ok(Self(file)) } else { Err(OpenError::NotNetns) }

@@ -101,7 +101,9 @@ fn check_sets(sets: &[RangeSet], version: Version) -> Result<(), Error> {
         return Err(Error::invalid(
             "ipam.ranges",
             format_args!("{} range sets", sets.len()),
-            &format!("one range set per address family, as cniVersion {version} can't express more"),
+            &format!(
+                "one range set per address family, as cniVersion {version} can't express more"
+            ),
         ));
     }
     Ok(())
@@ -113,5 +115,9 @@ fn requested_address(node: &Node<'_>) -> Result<IpAddr, Error> {
 
 /// An address, with a prefix length that does not matter.
 fn address(text: &str) -> Option<IpAddr> {
-    if text.contains('/') { text.parse().ok().map(|cidr: Cidr| cidr.address) } else { parse_ip(text) }
+    if text.contains('/') {
+        text.parse().ok().map(|cidr: Cidr| cidr.address)
+    } else {
+        parse_ip(text)
+    }
 }

@@ -623,8 +623,14 @@ mod tests {
         index.remove((v4(first + 7), Some(1))).unwrap();
         assert_eq!(free(&index, first, last), Some((first + 7).into()));
         // IPv6 addresses of the same numbers are others.
-        assert_eq!(index.next_free([0_u16; 8].into(), first.into(), last.into()).unwrap(), Some(first.into()));
-        assert_eq!(index.next_free([0_u16; 8].into(), u128::MAX, u128::MAX).unwrap(), Some(u128::MAX));
+        assert_eq!(
+            index.next_free([0_u16; 8].into(), first.into(), last.into()).unwrap(),
+            Some(first.into())
+        );
+        assert_eq!(
+            index.next_free([0_u16; 8].into(), u128::MAX, u128::MAX).unwrap(),
+            Some(u128::MAX)
+        );
     }
 
     #[test]

@@ -128,7 +128,8 @@ pub fn check_leases(request: &Request, prev: &CniResult) -> Result<(), Error> {
     let config = Config::read(request)?;
     let attachment = request.attachment();
     let missing = |what: &str| {
-        let msg = format!("container {}, interface {}: {what}", attachment.container, attachment.ifname);
+        let msg =
+            format!("container {}, interface {}: {what}", attachment.container, attachment.ifname);
         Error::new(Code::Internal, format!("host-local: {msg}"))
     };
     let held = held(request)?;
@@ -175,7 +176,10 @@ pub fn status(request: &Request) -> Result<(), Error> {
     let mut session = store.lock()?;
     for set in &config.sets {
         if !session.has_free(set)? {
-            return Err(Error { code: Code::Unavailable as u32, ..exhausted(&session, &store, set)? });
+            return Err(Error {
+                code: Code::Unavailable as u32,
+                ..exhausted(&session, &store, set)?
+            });
         }
     }
     session.finish();

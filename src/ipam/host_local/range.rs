@@ -130,7 +130,8 @@ impl RangeSet {
     #[must_use]
     pub fn rounds(&self, last: Option<IpAddr>) -> Vec<Round<'_>> {
         let round = |range, from, to| Round { range, from, to };
-        let begin = last.and_then(|last| Some((last, self.0.iter().position(|r| r.contains(last))?)));
+        let begin =
+            last.and_then(|last| Some((last, self.0.iter().position(|r| r.contains(last))?)));
         let Some((last, at)) = begin else {
             return self.0.iter().map(|r| round(r, to_bits(r.start), to_bits(r.end))).collect();
         };
@@ -190,7 +191,11 @@ pub fn check_overlaps(sets: &[RangeSet]) -> Result<(), Error> {
     for (index, set) in sets.iter().enumerate() {
         let others = sets.get(index..).unwrap_or_default();
         if let Some((a, b)) = others.iter().find_map(|other| set.overlap(other)) {
-            return Err(Error::invalid("ipam.ranges", format_args!("{a} and {b}"), "ranges that don't overlap"));
+            return Err(Error::invalid(
+                "ipam.ranges",
+                format_args!("{a} and {b}"),
+                "ranges that don't overlap",
+            ));
         }
     }
     Ok(())
@@ -201,21 +206,27 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn range(value: serde_json::Value) -> Result<Range, String> {
-        Range::read(&Node::root("range", &value)).map_err(|error| error.msg)
+    fn range(value: &serde_json::Value) -> Result<Range, String> {
+        Range::read(&Node::root("range", value)).map_err(|error| error.msg)
     }
 
-    fn set(value: serde_json::Value) -> RangeSet {
-        RangeSet::read(&Node::root("ranges", &value)).unwrap()
+    fn set(value: &serde_json::Value) -> RangeSet {
+        RangeSet::read(&Node::root("ranges", value)).unwrap()
     }
 
     #[test]
     fn bounds_default_to_the_usable_addresses() {
-        let v4 = range(json!({"subnet": "10.1.0.0/24"})).unwrap();
-        assert_eq!((v4.to_string().as_str(), v4.gateway.to_string().as_str()), ("10.1.0.1-10.1.0.254", "10.1.0.1"));
-        let v6 = range(json!({"subnet": "fd00::/126"})).unwrap();
-        assert_eq!((v6.to_string().as_str(), v6.gateway.to_string().as_str()), ("fd00::1-fd00::3", "fd00::1"));
-        let all = range(json!({"subnet": "::/0"})).unwrap();
+        let v4 = range(&json!({"subnet": "10.1.0.0/24"})).unwrap();
+        assert_eq!(
+            (v4.to_string().as_str(), v4.gateway.to_string().as_str()),
+            ("10.1.0.1-10.1.0.254", "10.1.0.1")
+        );
+        let v6 = range(&json!({"subnet": "fd00::/126"})).unwrap();
+        assert_eq!(
+            (v6.to_string().as_str(), v6.gateway.to_string().as_str()),
+            ("fd00::1-fd00::3", "fd00::1")
+        );
+        let all = range(&json!({"subnet": "::/0"})).unwrap();
         assert_eq!(RangeSet::of(all).capacity(), u128::MAX - 1);
     }
 
@@ -226,17 +237,35 @@ mod tests {
             (json!({"subnet": "10.1.0.0/99"}), "range.subnet: expected an IP address with prefix"),
             (json!({"subnet": "10.1.0.0/31"}), "range.subnet: expected a subnet with room"),
             (json!({"subnet": "10.1.0.5/24"}), "a subnet without host bits, here 10.1.0.0/24"),
-            (json!({"subnet": "10.1.0.0/24", "rangeStart": "10.2.0.1"}), "range.rangeStart: expected an address of subnet 10.1.0.0/24"),
-            (json!({"subnet": "10.1.0.0/24", "rangeEnd": "fd00::1"}), "range.rangeEnd: expected an address of subnet"),
-            (json!({"subnet": "10.1.0.0/24", "gateway": "10.2.0.1"}), "range.gateway: expected an address of subnet"),
-            (json!({"subnet": "10.1.0.0/24", "gateway": "fe80::1"}), "range.gateway: expected an address of subnet"),
-            (json!({"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.8"}), "range.rangeEnd: expected an address not below"),
-            (json!({"subnet": "10.1.0.0/24", "rangeStart": 5}), "range.rangeStart: expected a string, got 5"),
+            (
+                json!({"subnet": "10.1.0.0/24", "rangeStart": "10.2.0.1"}),
+                "range.rangeStart: expected an address of subnet 10.1.0.0/24",
+            ),
+            (
+                json!({"subnet": "10.1.0.0/24", "rangeEnd": "fd00::1"}),
+                "range.rangeEnd: expected an address of subnet",
+            ),
+            (
+                json!({"subnet": "10.1.0.0/24", "gateway": "10.2.0.1"}),
+                "range.gateway: expected an address of subnet",
+            ),
+            (
+                json!({"subnet": "10.1.0.0/24", "gateway": "fe80::1"}),
+                "range.gateway: expected an address of subnet",
+            ),
+            (
+                json!({"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.8"}),
+                "range.rangeEnd: expected an address not below",
+            ),
+            (
+                json!({"subnet": "10.1.0.0/24", "rangeStart": 5}),
+                "range.rangeStart: expected a string, got 5",
+            ),
         ] {
-            let msg = range(value.clone()).unwrap_err();
+            let msg = range(&value).unwrap_err();
             assert!(msg.contains(expected), "{value}: {msg}");
         }
-        assert!(range(json!({"subnet": "fd00::/64", "gateway": "fe80::1"})).is_ok());
+        assert!(range(&json!({"subnet": "fd00::/64", "gateway": "fe80::1"})).is_ok());
     }
 
     #[test]
@@ -244,20 +273,25 @@ mod tests {
         let mixed = json!([{"subnet": "10.1.0.0/24"}, {"subnet": "fd00::/64"}]);
         assert!(RangeSet::read(&Node::root("r", &mixed)).is_err());
         assert!(RangeSet::read(&Node::root("r", &json!([]))).is_err());
-        let within = set(json!([{"subnet": "10.1.0.0/24"}, {"subnet": "10.1.0.0/16", "rangeStart": "10.1.0.254"}]));
+        let within = set(
+            &json!([{"subnet": "10.1.0.0/24"}, {"subnet": "10.1.0.0/16", "rangeStart": "10.1.0.254"}]),
+        );
         assert!(check_overlaps(&[within]).is_err());
-        let across = [set(json!([{"subnet": "10.0.0.0/8"}])), set(json!([{"subnet": "10.1.0.0/24"}]))];
+        let across =
+            [set(&json!([{"subnet": "10.0.0.0/8"}])), set(&json!([{"subnet": "10.1.0.0/24"}]))];
         assert!(check_overlaps(&across).unwrap_err().msg.contains("10.0.0.1-10.255.255.254"));
         let apart = [
-            set(json!([{"subnet": "10.1.0.0/24", "rangeEnd": "10.1.0.99"}, {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.100"}])),
-            set(json!([{"subnet": "fd00::/64"}])),
+            set(
+                &json!([{"subnet": "10.1.0.0/24", "rangeEnd": "10.1.0.99"}, {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.100"}]),
+            ),
+            set(&json!([{"subnet": "fd00::/64"}])),
         ];
         assert!(check_overlaps(&apart).is_ok());
     }
 
     #[test]
     fn the_round_begins_behind_the_last_address() {
-        let set = set(json!([
+        let set = set(&json!([
             {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.10", "rangeEnd": "10.1.0.12"},
             {"subnet": "10.2.0.0/24", "rangeStart": "10.2.0.20", "rangeEnd": "10.2.0.21"},
         ]));

@@ -477,9 +477,7 @@ impl Session<'_> {
                 }
             }
         }
-        self.index
-            .rebuild(boot, &entries)
-            .map_err(|why| self.store.error("write", INDEX, why))?;
+        self.index.rebuild(boot, &entries).map_err(|why| self.store.error("write", INDEX, why))?;
         self.state = State::Rebuilt;
         self.changed = true;
         Ok(())
@@ -611,9 +609,7 @@ fn boot_id() -> Result<BootId, Error> {
 
 /// When this boot began, by the clock as it is set now.
 fn boot_time() -> Result<Stamp, Error> {
-    let read = |clock| {
-        clock_gettime(clock).map_err(|why| Error::io("read the clock", why.desc()))
-    };
+    let read = |clock| clock_gettime(clock).map_err(|why| Error::io("read the clock", why.desc()));
     let began = read(ClockId::CLOCK_REALTIME)? - read(ClockId::CLOCK_BOOTTIME)?;
     Ok(Stamp { seconds: began.tv_sec(), nanoseconds: began.tv_nsec() })
 }

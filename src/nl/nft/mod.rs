@@ -83,10 +83,7 @@ fn put_data(out: &mut Encoder, attribute: u16, data: &[u8]) {
 ///
 /// # Errors
 /// The first refusal; then nothing has changed.
-pub fn commit<C: Channel>(
-    socket: &mut Socket<C>,
-    requests: &[&dyn Request],
-) -> Result<(), Error> {
+pub fn commit<C: Channel>(socket: &mut Socket<C>, requests: &[&dyn Request]) -> Result<(), Error> {
     socket.execute_framed(&Frame::Begin, requests, &Frame::End)
 }
 
@@ -103,7 +100,7 @@ impl fmt::Display for Frame {
 }
 
 impl Request for Frame {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 256")]
+    #[expect(clippy::cast_possible_truncation, reason = "below 256")]
     fn kind(&self) -> u16 {
         match self {
             Frame::Begin => libc::NFNL_MSG_BATCH_BEGIN as u16,
@@ -111,7 +108,7 @@ impl Request for Frame {
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 256")]
+    #[expect(clippy::cast_possible_truncation, reason = "below 256")]
     fn body(&self, out: &mut Encoder) {
         header(out, 0, libc::NFNL_SUBSYS_NFTABLES as u16);
     }

@@ -313,10 +313,7 @@ pub fn element<C: Channel>(
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn elements<C: Channel>(
-    socket: &mut Socket<C>,
-    set: Set<'_>,
-) -> Result<Vec<Element>, Error> {
+pub fn elements<C: Channel>(socket: &mut Socket<C>, set: Set<'_>) -> Result<Vec<Element>, Error> {
     match socket.dump(&GetElements { set, key: None }) {
         Err(error) if error.errno == Errno::ENOENT => Ok(Vec::new()),
         other => other,
@@ -365,10 +362,7 @@ impl Query for List<'_> {
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn names<C: Channel>(
-    socket: &mut Socket<C>,
-    table: Table<'_>,
-) -> Result<Vec<String>, Error> {
+pub fn names<C: Channel>(socket: &mut Socket<C>, table: Table<'_>) -> Result<Vec<String>, Error> {
     match socket.dump(&List(table)) {
         Err(error) if error.errno == Errno::ENOENT => Ok(Vec::new()),
         other => other,
