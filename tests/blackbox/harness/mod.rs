@@ -1,0 +1,16 @@
+//! Throw-away machines for tests: the real binary, in namespaces of its own.
+//!
+//! A [`Host`] is a mount and a network namespace with an empty `/run` and `/var/lib`; a [`Pod`] is a
+//! network namespace of that host. Whoever is not root gets a user namespace around it, so the tests
+//! need no privilege. All of it goes with the host's last process, whatever becomes of the test.
+//!
+//! What the plugins have done is read back by other tools' eyes: `ip -j`, `nft -j`, ping, socat.
+
+#![allow(dead_code, unused_imports, reason = "each test module uses a part")]
+
+mod call;
+mod host;
+mod snapshot;
+
+pub use call::{Call, Outcome, network};
+pub use host::{Host, Pod};

@@ -1,0 +1,12 @@
+//! Black-box tests: the real binary, called as a runtime calls it, in throw-away namespaces.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod harness;
+mod real_input;
