@@ -120,7 +120,7 @@ impl Request {
 /// Without `CNI_COMMAND` nobody is calling, so it says on standard error what it is.
 pub fn run(plugin: &Plugin) -> i32 {
     std::panic::set_hook(Box::new(report_panic));
-    if std::env::var_os("CNI_COMMAND").is_none_or(|command| command.is_empty()) {
+    if !is_called() {
         let _ = io::stderr().write_all(about(plugin).as_bytes());
         return 0;
     }
@@ -135,6 +135,21 @@ pub fn run(plugin: &Plugin) -> i32 {
         Ok(()) => status,
         Err(_) => 1,
     }
+}
+
+/// Answers a runtime that has called a plugin which there is not, by a stray link for one, and returns
+/// the exit status.
+pub fn refuse(name: &str, plugins: &[&Plugin]) -> i32 {
+    let names: Vec<_> = plugins.iter().map(|plugin| plugin.name).collect();
+    let msg = format!("plumb has no plugin {name:?}; it has {}", names.join(", "));
+    let _ = print(&Error::new(Code::InvalidConfig, msg).to_json(Version::NEWEST));
+    1
+}
+
+/// Whether a runtime is calling.
+#[must_use]
+pub fn is_called() -> bool {
+    std::env::var_os("CNI_COMMAND").is_some_and(|command| !command.is_empty())
 }
 
 /// Writes to standard output, unbuffered: one system call.

@@ -33,7 +33,8 @@ use crate::nl::nft::{self, Family, Table};
 use crate::nl::request::Request as NlRequest;
 use crate::nl::{self, Socket};
 
-const TABLE: Table<'_> = Table { family: Family::Inet, name: "plumb" };
+/// The table that holds all of this.
+pub const TABLE: Table<'_> = Table { family: Family::Inet, name: "plumb" };
 const CHAIN: &str = "postrouting";
 /// `nat` at `NF_INET_POST_ROUTING` with `NF_IP_PRI_NAT_SRC` (linux/netfilter.h, netfilter_ipv4.h).
 const HOOK: Hook = Hook { chain_type: "nat", number: 4, priority: 100 };

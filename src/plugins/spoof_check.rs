@@ -25,7 +25,8 @@ use crate::nl::nft::{self, Family, Table};
 use crate::nl::request::Request as NlRequest;
 use crate::nl::{self, Socket};
 
-const TABLE: Table<'_> = Table { family: Family::Bridge, name: "plumb" };
+/// The table that holds all of this.
+pub const TABLE: Table<'_> = Table { family: Family::Bridge, name: "plumb" };
 const CHAIN: &str = "prerouting";
 /// `filter` at `NF_BR_PRE_ROUTING` with `NF_BR_PRI_NAT_DST_BRIDGED` (linux/netfilter_bridge.h).
 const HOOK: Hook = Hook { chain_type: "filter", number: 0, priority: -300 };

@@ -7,7 +7,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
 
 /// The thread's own namespace.
 const CURRENT: &str = "/proc/thread-self/ns/net";
@@ -54,6 +55,22 @@ impl Netns {
     /// Those of open(2): /proc is not mounted.
     pub fn current() -> io::Result<Self> {
         File::open(CURRENT).map(Self)
+    }
+
+    /// Makes a namespace and keeps it at `path`, a file that is created; this thread stays where it is.
+    ///
+    /// # Errors
+    /// Those of unshare(2) and mount(2): `EPERM` without `CAP_SYS_ADMIN`; `path` exists.
+    pub fn create_at(path: &Path) -> io::Result<Self> {
+        let home = Self::current()?;
+        File::create_new(path)?;
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let none: Option<&str> = None;
+        let kept = mount(Some(CURRENT), path, none, MsFlags::MS_BIND, none);
+        let created = Self::current();
+        setns(&home.0, CloneFlags::CLONE_NEWNET)?;
+        kept?;
+        created
     }
 
     /// Whether this is the namespace that the thread is in.

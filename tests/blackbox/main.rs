@@ -8,5 +8,6 @@
     reason = "a test fails by panicking"
 )]
 
+mod cli;
 mod harness;
 mod real_input;

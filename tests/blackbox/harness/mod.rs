@@ -13,4 +13,4 @@ mod host;
 mod snapshot;
 
 pub use call::{Call, Outcome, network};
-pub use host::{Host, Pod};
+pub use host::{Host, PLUMB, Pod};

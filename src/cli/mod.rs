@@ -1,0 +1,70 @@
+//! The command line for people. Nothing in here is reached when a runtime calls a plugin.
+
+mod install;
+mod network;
+mod ping;
+mod plugins;
+mod sandbox;
+mod trial;
+
+use std::io::{self, Write};
+
+use clap::{Parser, Subcommand};
+
+/// The end of `--help`.
+const NOTES: &str = "\
+Examples:
+  plumb try                     two throw-away pods on a bridge ping each other
+  sudo plumb install            the plugins' names into /opt/cni/bin
+  plumb plugins                 what there is
+
+Exit codes:
+  0  everything went well
+  1  something failed; standard error says what
+  2  the command line can't be understood
+
+A plugin is the same program under another name: `plumb bridge` is what the hard link `bridge` in a
+runtime's plugin directory is. It is called as the CNI specification says (environment CNI_COMMAND
+and so on, configuration on standard input), and without CNI_COMMAND says what it is.";
+
+/// The CNI plugins for Linux as one static binary.
+#[derive(Parser, Debug)]
+#[command(name = "plumb", version, after_help = NOTES, max_term_width = 100)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Try(trial::Options),
+    Install(install::Options),
+    Plugins(plugins::Options),
+}
+
+/// Does what the command line says, and returns the exit status.
+#[must_use]
+pub fn run() -> i32 {
+    let outcome = match CommandLine::parse().command {
+        Command::Try(options) => trial::run(&options),
+        Command::Install(options) => install::run(&options),
+        Command::Plugins(options) => plugins::run(&options),
+    };
+    match outcome {
+        Ok(status) => status,
+        Err(what) => {
+            let _ = writeln!(io::stderr(), "plumb: {what}");
+            1
+        }
+    }
+}
+
+/// Prints a line on standard output. Whoever has closed it does not want to read on.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// Prints a document for programs.
+fn say_json(document: &serde_json::Value) {
+    say(format_args!("{document:#}"));
+}
