@@ -9,5 +9,6 @@
 )]
 
 mod cli;
+mod concurrency;
 mod harness;
 mod real_input;

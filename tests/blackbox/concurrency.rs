@@ -1,0 +1,186 @@
+//! Many at once, and killed at any moment.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Call, Host, Pod, network};
+
+const PODS: usize = 64;
+const CALLERS: usize = 16;
+
+fn dual_stack() -> Value {
+    network(include_str!("../../examples/dual-stack.conflist"))[0].clone()
+}
+
+/// Does `work` for all of `items`, by as many callers at a time as a busy runtime has.
+fn for_each<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..CALLERS {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    work(item);
+                }
+            });
+        }
+    });
+}
+
+/// Everybody's first ADD makes bridge, gateway addresses, table, sets and rules at the same time.
+#[test]
+fn pods_attached_and_detached_by_many_at_once_end_right() {
+    let conf = &dual_stack();
+    let host = Host::new();
+    let before = host.snapshot();
+    let pods = host.pods(PODS);
+    for round in 0..2 {
+        for_each(&pods, |pod| {
+            host.add(conf, pod).ok();
+        });
+        let expected: BTreeSet<String> =
+            pods.iter().map(|pod| format!("plumb:dual-stack/{}/eth0", pod.name)).collect();
+
+        let links = host.ip("link show type veth");
+        let links = links.as_array().unwrap();
+        let aliases: BTreeSet<_> =
+            links.iter().map(|link| link["ifalias"].as_str().unwrap().to_owned()).collect();
+        assert_eq!((links.len(), &aliases), (PODS, &expected), "round {round}");
+        assert!(links.iter().all(|link| link["master"] == "dual0"), "{links:#?}");
+
+        let bridge = &host.ip("addr show dev dual0")[0];
+        let addresses: Vec<_> = bridge["addr_info"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|address| address["scope"] == "global")
+            .map(|address| {
+                format!("{}/{}", address["local"].as_str().unwrap(), address["prefixlen"])
+            })
+            .collect();
+        assert_eq!(addresses, ["10.20.0.1/16", "fd20::1/64"]);
+
+        assert_eq!(host.ruleset("rule").len(), 2, "one rule a family: {:#?}", host.ruleset("rule"));
+        let comments = host.element_comments();
+        assert_eq!(comments.len(), 2 * PODS);
+        assert_eq!(comments.into_iter().collect::<BTreeSet<_>>(), expected);
+
+        let addresses: BTreeSet<_> = pods.iter().flat_map(|pod| pod.addresses("eth0")).collect();
+        assert_eq!(addresses.len(), 2 * PODS, "every address is given once");
+        let leased: BTreeSet<_> = host.leases("dual-stack").into_iter().collect();
+        let plain = |address: &String| address.split('/').next().unwrap().to_owned();
+        assert_eq!(leased, addresses.iter().map(plain).collect());
+        pods[0].must_reach(&plain(&pods[PODS - 1].addresses("eth0")[0]));
+        pods[PODS - 1].must_reach(&plain(&pods[0].addresses("eth0")[1]));
+
+        for_each(&pods, |pod| {
+            host.del(conf, pod).ok();
+        });
+        host.snapshot().assert_nothing_but_shared(&before, "dual0");
+    }
+}
+
+/// ADDs and DELs of different pods at the same time, each pod several times over.
+#[test]
+fn churn_of_many_pods_leaves_nothing() {
+    let conf = &dual_stack();
+    let host = Host::new();
+    let before = host.snapshot();
+    let pods = host.pods(CALLERS);
+    for_each(&pods, |pod| {
+        for _ in 0..6 {
+            let result = host.add(conf, pod).ok();
+            host.check(conf, &result, pod).ok();
+            host.del(conf, pod).ok();
+        }
+    });
+    host.snapshot().assert_nothing_but_shared(&before, "dual0");
+}
+
+/// How far a call gets before it is killed follows from a random delay, the same in every run.
+struct Random(u64);
+
+impl Random {
+    /// Up to `limit`, by xorshift.
+    fn delay(&mut self, limit: Duration) -> Duration {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        limit.mul_f64((self.0 >> 11) as f64 / (1_u64 << 53) as f64)
+    }
+}
+
+fn killed(call: &Call<'_>, after: Duration) -> bool {
+    let mut child = call.start();
+    thread::sleep(after);
+    child.kill().unwrap();
+    // Killed, that is, rather than done already.
+    child.wait().unwrap().code().is_none()
+}
+
+fn the_pod_is_empty(pod: &Pod<'_>) -> bool {
+    pod.ip("link show").as_array().unwrap().len() == 1
+}
+
+/// A process killed at any moment leaves only what the next DEL removes, and a new ADD works.
+#[test]
+fn what_a_killed_add_or_del_leaves_the_next_del_removes() {
+    let mut conf = dual_stack();
+    conf["macspoofchk"] = json!(true);
+    let conf = &conf;
+    let host = Host::new();
+    let before = host.snapshot();
+    let pods = host.pods(2);
+    let (pod, witness) = (&pods[0], &pods[1]);
+    let result = host.add(conf, witness).ok();
+    let with_witness = host.snapshot();
+
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let (mut adds, mut dels) = (0, 0);
+    // As long as the calls take here.
+    let measured = host.add(conf, pod).took;
+    let whole_del = host.del(conf, pod).took;
+    for _ in 0..150 {
+        adds +=
+            usize::from(killed(&Call::new(&host, "ADD", conf).of(pod), random.delay(measured * 2)));
+        host.del(conf, pod).ok();
+        assert!(the_pod_is_empty(pod));
+
+        host.add(conf, pod).ok();
+        dels +=
+            usize::from(killed(&Call::new(&host, "DEL", conf).of(pod), random.delay(whole_del)));
+        host.del(conf, pod).ok();
+        assert!(the_pod_is_empty(pod));
+    }
+    assert!(adds >= 40 && dels >= 40, "killed in time: {adds} ADDs, {dels} DELs of 150 each");
+    let left = host.snapshot().since(&with_witness);
+    assert_eq!(left, [] as [String; 0]);
+    host.check(conf, &result, witness).ok();
+    host.del(conf, witness).ok();
+    host.snapshot().assert_nothing_but_shared(&before, "dual0");
+}
+
+/// The same where the first use of everything is what is killed.
+#[test]
+fn a_first_add_that_is_killed_blocks_nobody() {
+    let conf = &dual_stack();
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    for _ in 0..25 {
+        let host = Host::new();
+        let before = host.snapshot();
+        let pods = host.pods(2);
+        killed(
+            &Call::new(&host, "ADD", conf).of(&pods[0]),
+            random.delay(Duration::from_millis(30)),
+        );
+        host.del(conf, &pods[0]).ok();
+        let result = host.add(conf, &pods[1]).ok();
+        host.check(conf, &result, &pods[1]).ok();
+        pods[1].must_reach("10.20.0.1");
+        host.del(conf, &pods[1]).ok();
+        host.snapshot().assert_nothing_but_shared(&before, "dual0");
+    }
+}
