@@ -495,3 +495,6 @@ impl Request for Delete<'_> {
         self.0.header(out, 0, 0);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -243,3 +243,6 @@ pub fn of_link<C: Channel>(socket: &mut Socket<C>, link: u32) -> Result<Vec<Rout
     routes.retain(|route| route.link == link);
     Ok(routes)
 }
+
+#[cfg(test)]
+mod tests;
