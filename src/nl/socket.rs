@@ -233,10 +233,10 @@ impl<C: Channel> Socket<C> {
                     continue;
                 }
                 let index = message.sequence.wrapping_sub(first) as usize;
-                let (index, request) = match requests.get(index) {
-                    Some(request) => (index, *request),
-                    None if Some(message.sequence) == opening => (0, *last),
-                    None => continue,
+                let (index, request) = match (requests.get(index), frame) {
+                    (Some(request), _) => (index, *request),
+                    (None, Some((open, _))) if Some(message.sequence) == opening => (0, open),
+                    (None, _) => continue,
                 };
                 let refusal = refusal(&message, request, &encoder)
                     .map_err(|what| Error::protocol(request, what))?;
