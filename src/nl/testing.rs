@@ -60,7 +60,8 @@ type Script = dyn FnMut(&[u8]) -> Result<Vec<Answer>, Errno>;
 /// A kernel that keeps to a script, and a record of what it was sent.
 pub struct Scripted {
     script: Box<Script>,
-    queue: VecDeque<Answer>,
+    /// What is still to be received.
+    pub queue: VecDeque<Answer>,
     record: Rc<RefCell<Vec<Bytes>>>,
 }
 
