@@ -822,7 +822,7 @@ fn decode(message: &[u8]) -> Result<Link, Malformed> {
     Link::decode(&Messages::new(message).next().unwrap().unwrap())
 }
 
-/// Bridges here can't filter by VLAN (`CONFIG_BRIDGE_VLAN_FILTERING`), so that this answer is written
+/// The kernel that the other answers are from lacks `CONFIG_BRIDGE_VLAN_FILTERING`, so this one is written
 /// by hand.
 #[test]
 fn vlan_filtering_of_a_bridge_is_read() {

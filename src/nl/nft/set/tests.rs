@@ -339,7 +339,6 @@ fn decode(message: &[u8]) -> Result<Vec<Element>, Malformed> {
     query.decode_item(&Messages::new(message).next().unwrap().unwrap())
 }
 
-/// A set ends with a message that lists no element, and an element may come without a key's data.
 #[test]
 fn a_malformed_answer_is_an_error() {
     let message = |kind, body: &dyn Fn(&mut Encoder)| message(kind, Flags::empty(), 1, body);
@@ -368,7 +367,7 @@ fn a_malformed_answer_is_an_error() {
     assert_eq!(answered(&[Bytes(nameless)], |kernel| names(kernel, INET)), Err(expected));
 }
 
-/// nft(8) keeps a timeout's or an interval's marks beside the comment, under other types.
+/// nft(8) keeps an interval's marks beside the comment, under type 1.
 #[test]
 fn a_comment_is_found_among_other_user_data() {
     assert_eq!(comment(b"\x01\x04\0\0\0\x01\x00\x05gain\0"), "gain");
