@@ -182,3 +182,6 @@ pub fn of_link<C: Channel>(socket: &mut Socket<C>, link: u32) -> Result<Vec<Addr
     addresses.retain(|address| address.link == link);
     Ok(addresses)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,8 @@ use crate::net::Mac;
 
 /// Length of `struct ifinfomsg` (linux/rtnetlink.h).
 const HEADER: usize = 16;
-/// `RTEXT_FILTER_SKIP_STATS` (linux/rtnetlink.h): leave the counters out of the answer.
+/// `RTEXT_FILTER_SKIP_STATS` (linux/rtnetlink.h): leave IPv6's counters out of the answer; the link's own
+/// come all the same.
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 /// `VETH_INFO_PEER` (linux/veth.h).
 const VETH_INFO_PEER: u16 = 1;
@@ -495,3 +496,6 @@ impl Request for Delete<'_> {
         self.0.header(out, 0, 0);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,8 @@ pub mod nft;
 pub mod request;
 pub mod route;
 pub mod socket;
+#[cfg(test)]
+mod testing;
 pub mod wire;
 
 pub use error::Error;

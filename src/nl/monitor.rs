@@ -71,3 +71,15 @@ impl LinkMonitor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn group_and_index_are_where_the_kernel_has_them() {
+        assert_eq!(RTMGRP_LINK, libc::RTMGRP_LINK.cast_unsigned());
+        assert_eq!(INDEX.start, std::mem::offset_of!(libc::ifinfomsg, ifi_index));
+        assert_eq!(INDEX.len(), size_of::<libc::c_int>());
+    }
+}

@@ -94,7 +94,7 @@ impl fmt::Display for Route {
     }
 }
 
-/// Adds a route: `ip route append 10.0.0.0/8 via 10.1.0.1 dev eth0`. One that is there already,
+/// Adds a route: `ip route prepend 10.0.0.0/8 via 10.1.0.1 dev eth0`. One that is there already,
 /// exactly as asked, is no error (that is what `EEXIST` means without `NLM_F_EXCL`).
 #[derive(Clone, Copy, Debug)]
 pub struct Add(pub Route);
@@ -243,3 +243,6 @@ pub fn of_link<C: Channel>(socket: &mut Socket<C>, link: u32) -> Result<Vec<Rout
     routes.retain(|route| route.link == link);
     Ok(routes)
 }
+
+#[cfg(test)]
+mod tests;

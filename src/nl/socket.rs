@@ -233,10 +233,10 @@ impl<C: Channel> Socket<C> {
                     continue;
                 }
                 let index = message.sequence.wrapping_sub(first) as usize;
-                let (index, request) = match requests.get(index) {
-                    Some(request) => (index, *request),
-                    None if Some(message.sequence) == opening => (0, *last),
-                    None => continue,
+                let (index, request) = match (requests.get(index), frame) {
+                    (Some(request), _) => (index, *request),
+                    (None, Some((open, _))) if Some(message.sequence) == opening => (0, open),
+                    (None, _) => continue,
                 };
                 let refusal = refusal(&message, request, &encoder)
                     .map_err(|what| Error::protocol(request, what))?;
@@ -300,14 +300,11 @@ impl<C: Channel> Socket<C> {
                 other => other?,
             };
             if self.grow_if_cut(length, query)? {
-                usable = false;
+                self.drain(query)?;
+                return Ok(None);
             }
             for message in Messages::new(filled(&self.buffer, length)) {
-                let message = match message {
-                    Ok(message) => message,
-                    Err(_) if !usable => break,
-                    Err(malformed) => return Err(Error::protocol(query, malformed.0)),
-                };
+                let message = message.map_err(|m| Error::protocol(query, m.0))?;
                 if message.sequence != sequence {
                     continue;
                 }
@@ -360,6 +357,18 @@ impl<C: Channel> Socket<C> {
                 Ok(datagram) if datagram.sender == 0 => return Ok(datagram.length),
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Err(Error::protocol(purpose, "answer is missing")),
+                Err(errno) => return Err(Error::new(purpose, errno)),
+            }
+        }
+    }
+
+    /// Drops what is left of a dump. The kernel goes on with it only as it is received, and begins no
+    /// other before its end.
+    fn drain<R: Request + ?Sized>(&mut self, purpose: &R) -> Result<(), Error> {
+        loop {
+            match self.channel.receive(&mut self.buffer) {
+                Ok(_) | Err(Errno::EINTR | Errno::ENOBUFS) => {}
+                Err(Errno::EAGAIN) => return Ok(()),
                 Err(errno) => return Err(Error::new(purpose, errno)),
             }
         }
@@ -438,3 +447,6 @@ fn attribute_at(sent: &Encoder, sequence: u32, offset: u32) -> Option<u16> {
     let at = (offset as usize).checked_sub(super::wire::MESSAGE_HEADER)?;
     Attributes::new(request.payload.get(at..)?).next()?.ok().map(|attribute| attribute.kind)
 }
+
+#[cfg(test)]
+mod tests;

@@ -368,6 +368,7 @@ impl<'a> Attribute<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nl::testing::{Bytes, hex};
     use proptest::prelude::*;
 
     /// The encoder appends, so each byte of the result is one it wrote; the pattern around shows it.
@@ -432,13 +433,160 @@ mod tests {
             (Flags::DUMP, libc::NLM_F_DUMP),
             (Flags::EXCL, libc::NLM_F_EXCL),
             (Flags::CREATE, libc::NLM_F_CREATE),
+            (Flags::CAPPED, libc::NLM_F_CAPPED),
+            (Flags::ACK_TLVS, libc::NLM_F_ACK_TLVS),
         ];
         for (ours, kernel) in flags {
             assert_eq!(i32::from(ours.bits()), kernel);
         }
+        assert_eq!(i32::from(NESTED), libc::NLA_F_NESTED);
+        assert_eq!(i32::from(TYPE_MASK), 0xffff & libc::NLA_TYPE_MASK);
+    }
+
+    #[test]
+    fn values_are_written_as_they_are_read() {
+        let attribute = |write: &dyn Fn(&mut Encoder)| {
+            let mut encoder = Encoder::new();
+            write(&mut encoder);
+            encoder.bytes().unwrap().to_vec()
+        };
+        let (v4, v6) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
+        let cases: [(Vec<u8>, Bytes); 10] = [
+            (attribute(&|out| out.put(1, &0x12_u8)), hex("0500 0100 12 000000")),
+            (attribute(&|out| out.put(1, &0x1234_u16)), hex("0600 0100 3412 0000")),
+            (attribute(&|out| out.put(1, &0x1234_5678_u32)), hex("0800 0100 78563412")),
+            (attribute(&|out| out.put(1, &Be32(0x1234_5678))), hex("0800 0100 12345678")),
+            (attribute(&|out| out.put(1, "")), hex("0500 0100 00 000000")),
+            (attribute(&|out| out.put(1, b"eth".as_slice())), hex("0700 0100 657468 00")),
+            (
+                attribute(&|out| out.put(1, &Mac([1, 2, 3, 4, 5, 6]))),
+                hex("0a00 0100 01020304 0506 0000"),
+            ),
+            (attribute(&|out| out.put::<IpAddr>(1, &v4)), hex("0800 0100 c0000201")),
+            (
+                attribute(&|out| out.put::<IpAddr>(1, &v6)),
+                hex("1400 0100 20010db8 00000000 00000000 00000001"),
+            ),
+            (attribute(&|out| out.put_flag(1)), hex("0400 0100")),
+        ];
+        for (written, expected) in &cases {
+            assert_eq!(Bytes(written.clone()), *expected);
+        }
+        let read = |case: usize| Attributes::new(&cases[case].0).next().unwrap().unwrap();
+        assert_eq!(read(0).u8(), Ok(0x12));
+        assert_eq!(read(1).u16(), Ok(0x1234));
+        assert_eq!(read(2).u32(), Ok(0x1234_5678));
+        assert_eq!(read(3).be32(), Ok(0x1234_5678));
+        assert_eq!(read(4).text(), "");
+        assert_eq!(read(5).text(), "eth", "the kernel may leave out the NUL");
+        assert_eq!(read(6).mac(), Some(Mac([1, 2, 3, 4, 5, 6])));
+        assert_eq!(read(7).ip(), Ok(v4));
+        assert_eq!(read(8).ip(), Ok(v6));
+        assert_eq!(read(9).payload, &[] as &[u8]);
+    }
+
+    #[test]
+    fn a_value_of_another_length_is_malformed() {
+        let unexpected = Malformed("attribute of unexpected length");
+        for payload in [&[][..], &[1; 3], &[1; 5], &[1; 15], &[1; 17]] {
+            let attribute = Attribute { kind: 1, payload };
+            assert_eq!(attribute.u8(), Err(unexpected), "{payload:?}");
+            assert_eq!(attribute.u16(), Err(unexpected), "{payload:?}");
+            assert_eq!(attribute.u32(), Err(unexpected), "{payload:?}");
+            assert_eq!(attribute.be32(), Err(unexpected), "{payload:?}");
+            assert_eq!(attribute.ip(), Err(unexpected), "{payload:?}");
+            assert_eq!(attribute.mac(), None, "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn text_ends_at_the_first_nul_and_is_always_valid() {
+        let text = |payload| Attribute { kind: 1, payload }.text();
+        assert_eq!(text(b"eth0\0junk"), "eth0");
+        assert_eq!(text(b"\xff\0"), "\u{fffd}");
+    }
+
+    /// The kernel pads a message, but need not pad the last one of a datagram.
+    #[test]
+    fn the_last_attribute_and_message_may_lack_padding() {
+        let attribute = Attributes::new(&[5, 0, 1, 0, 7]).next().unwrap().unwrap();
+        assert_eq!(attribute.u8(), Ok(7));
+        let datagram = [17, 0, 0, 0, 3, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 7];
+        let mut messages = Messages::new(&datagram);
+        assert_eq!(messages.next().unwrap().unwrap().payload, &[7]);
+        assert!(messages.next().is_none());
+    }
+
+    /// An attribute that holds bytes or attributes.
+    #[derive(Clone, PartialEq, Debug)]
+    enum Tree {
+        Leaf(u16, Vec<u8>),
+        Nest(u16, Vec<Tree>),
+    }
+
+    impl Tree {
+        fn any() -> impl Strategy<Value = Self> {
+            let bytes = proptest::collection::vec(any::<u8>(), 0..40);
+            let leaf = (0..=TYPE_MASK, bytes).prop_map(|(kind, bytes)| Tree::Leaf(kind, bytes));
+            leaf.prop_recursive(4, 32, 5, |inner| {
+                (0..=TYPE_MASK, proptest::collection::vec(inner, 0..5))
+                    .prop_map(|(kind, inner)| Tree::Nest(kind, inner))
+            })
+        }
+
+        fn write(&self, out: &mut Encoder) {
+            match self {
+                Tree::Leaf(kind, bytes) => out.put(*kind, bytes.as_slice()),
+                Tree::Nest(kind, inner) => {
+                    out.nest(*kind | NESTED, |out| inner.iter().for_each(|tree| tree.write(out)));
+                }
+            }
+        }
+
+        /// Reads what was written as `shape`: the format alone does not tell a nest from bytes.
+        fn read(attribute: Attribute<'_>, shape: &Self) -> Self {
+            match shape {
+                Tree::Leaf(..) => Tree::Leaf(attribute.kind, attribute.payload.to_vec()),
+                Tree::Nest(_, shapes) => {
+                    Tree::Nest(attribute.kind, Self::read_all(attribute.nested(), shapes))
+                }
+            }
+        }
+
+        fn read_all(attributes: Attributes<'_>, shapes: &[Self]) -> Vec<Self> {
+            let attributes: Vec<_> = attributes.map(Result::unwrap).collect();
+            assert_eq!(attributes.len(), shapes.len());
+            attributes.into_iter().zip(shapes).map(|(a, shape)| Self::read(a, shape)).collect()
+        }
     }
 
     proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(
+            messages in proptest::collection::vec(
+                (any::<[u16; 2]>(), any::<u32>(), proptest::collection::vec(Tree::any(), 0..6)),
+                0..4,
+            ),
+        ) {
+            let mut encoder = Encoder::new();
+            for ([kind, flags], sequence, trees) in &messages {
+                encoder.message(*kind, Flags::from_bits_retain(*flags), *sequence, |out| {
+                    out.raw(&[0xa5; 4]);
+                    trees.iter().for_each(|tree| tree.write(out));
+                });
+            }
+            let read: Vec<_> = Messages::new(encoder.bytes().unwrap()).map(Result::unwrap).collect();
+            prop_assert_eq!(read.len(), messages.len());
+            for (message, ([kind, flags], sequence, trees)) in read.iter().zip(&messages) {
+                prop_assert_eq!(message.kind, *kind);
+                prop_assert_eq!(message.flags.bits(), *flags);
+                prop_assert_eq!(message.sequence, *sequence);
+                let (header, attributes) = message.split::<4>().unwrap();
+                prop_assert_eq!(header, &[0xa5; 4]);
+                prop_assert_eq!(&Tree::read_all(attributes, trees), trees);
+            }
+        }
+
         #[test]
         fn any_bytes_are_survived(bytes: Vec<u8>) {
             for message in Messages::new(&bytes).flatten() {

@@ -113,3 +113,6 @@ impl Request for Frame {
         header(out, 0, libc::NFNL_SUBSYS_NFTABLES as u16);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -324,3 +324,6 @@ impl Expression<'_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -368,3 +368,6 @@ pub fn names<C: Channel>(socket: &mut Socket<C>, table: Table<'_>) -> Result<Vec
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests;
