@@ -170,6 +170,16 @@ impl Query for List {
             tentative: flags & libc::IFA_F_TENTATIVE != 0,
         })
     }
+
+    /// Asked without a family, the kernel also lists what is no IP address: MCTP's, Phonet's.
+    fn decode_item(&self, message: &Message<'_>) -> Result<Vec<Address>, Malformed> {
+        #[expect(clippy::cast_possible_truncation, reason = "address families are below 256")]
+        const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
+        match message.payload.first() {
+            Some(family) if !FAMILIES.contains(family) => Ok(Vec::new()),
+            _ => self.decode(message).map(|address| vec![address]),
+        }
+    }
 }
 
 /// Reads the addresses of one link, of both families.

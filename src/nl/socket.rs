@@ -99,15 +99,23 @@ pub struct Socket<C = KernelChannel> {
 }
 
 impl Socket {
-    /// Opens a socket in the current network namespace, with extended acknowledgements that don't
-    /// repeat the request, and strict checking of dump filters (netlink(7)).
+    /// Opens a socket in the current network namespace, with extended acknowledgements and strict
+    /// checking of dump filters (netlink(7)).
     ///
     /// # Errors
     /// `EPROTONOSUPPORT` if the kernel has not this netlink family.
     pub fn open(family: Family) -> Result<Self, Error> {
-        let (protocol, name) = match family {
-            Family::Route => (sys::SockProtocol::NetlinkRoute, "rtnetlink"),
-            Family::Netfilter => (sys::SockProtocol::NetlinkNetFilter, "nf_tables"),
+        // An older kernel without one of the options still does the work, with fewer words. That
+        // refusals repeat the request (no NETLINK_CAP_ACK) costs less than a system call each time.
+        let (protocol, name, options): (_, _, &[_]) = match family {
+            Family::Route => (
+                sys::SockProtocol::NetlinkRoute,
+                "rtnetlink",
+                &[libc::NETLINK_EXT_ACK, libc::NETLINK_GET_STRICT_CHK],
+            ),
+            Family::Netfilter => {
+                (sys::SockProtocol::NetlinkNetFilter, "nf_tables", &[libc::NETLINK_EXT_ACK])
+            }
         };
         let fd = sys::socket(
             sys::AddressFamily::Netlink,
@@ -116,9 +124,8 @@ impl Socket {
             protocol,
         )
         .map_err(|errno| Error::new(format_args!("open a netlink socket for {name}"), errno))?;
-        // An older kernel without one of these still does the work, with fewer words.
-        for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK, libc::NETLINK_GET_STRICT_CHK] {
-            enable(fd.as_fd(), option);
+        for option in options {
+            enable(fd.as_fd(), *option);
         }
         Ok(Self::over(KernelChannel(fd)))
     }

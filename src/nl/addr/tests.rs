@@ -197,6 +197,18 @@ fn an_address_of_scope_link_is_link_local() {
     assert_eq!(decode(&bytes), Ok(expected));
 }
 
+/// An MCTP address is a byte: AF_MCTP is 45, and its IFA_LOCAL the endpoint's number.
+#[test]
+fn what_is_no_ip_address_is_left_out() {
+    let mut dump = message(libc::RTM_NEWADDR, Flags::empty(), 1, |out| {
+        out.raw(&[45, 0, 0, 0]);
+        out.raw(&2_u32.to_ne_bytes());
+        out.put(libc::IFA_LOCAL, &8_u8);
+    });
+    dump.extend(done(1, 0));
+    assert_eq!(answered(&[Bytes(dump)], |kernel| of_link(kernel, 2)), Ok(Vec::new()));
+}
+
 /// Before Linux 5.0 a dump is of all links.
 #[test]
 fn addresses_of_other_links_are_left_out() {
