@@ -28,7 +28,7 @@ impl Elf {
 
     /// Offsets of the entries of a table whose place, entry size and count stand at these offsets.
     fn table(&self, place: usize, size: usize, count: usize) -> Vec<usize> {
-        let (size, count) = (self.number::<2>(size) as usize, self.number::<2>(count) as usize);
+        let [size, count] = [size, count].map(|at| usize::try_from(self.number::<2>(at)).unwrap());
         (0..count).map(|index| self.at(place) + index * size).collect()
     }
 
