@@ -82,20 +82,24 @@ impl SpoofCheck {
         let Some(guarded) = set::element(&mut self.socket, GUARDED, &name_key(link))? else {
             return Ok(());
         };
-        let mut keys = vec![(GUARDED, name_key(link))];
-        if let Some(mac) = mac_in(&guarded.comment) {
-            keys.push((GENUINE, pair_key(link, mac)));
+        let name = name_key(link);
+        let pair = mac_in(&guarded.comment).map(|mac| pair_key(link, mac));
+        let guarded = set::DeleteElement { set: GUARDED, key: &name };
+        let genuine = pair.as_ref().map(|key| set::DeleteElement { set: GENUINE, key });
+        // The one in `guarded` goes last, since by it the other is found.
+        let genuine = genuine.iter().map(|request| request as &dyn NlRequest);
+        let both: Vec<_> = genuine.chain([&guarded as &dyn NlRequest]).collect();
+        match nft::commit(&mut self.socket, &both) {
+            Err(error) if error.errno == Errno::ENOENT => {}
+            other => return Ok(other?),
         }
-        let mut errors = Errors::default();
-        for (set, key) in keys {
-            match nft::commit(&mut self.socket, &[&set::DeleteElement { set, key: &key }]) {
+        for deletion in both {
+            match nft::commit(&mut self.socket, &[deletion]) {
                 Err(error) if error.errno == Errno::ENOENT => {}
-                other => {
-                    errors.note(other);
-                }
+                other => other?,
             }
         }
-        errors.into_result()
+        Ok(())
     }
 
     /// Ends the check of all attachments whose label is `unwanted`.
