@@ -312,7 +312,8 @@ impl Session<'_> {
         let mut rotor = Rotor::open(self.store, number)?;
         while let Some((address, _)) = self.find_free(set, rotor.last)? {
             if self.create(address, owner)? {
-                rotor.turn_to(self.store, address)?;
+                let turned = rotor.turn_to(self.store, address);
+                self.keep_if(turned, address, owner)?;
                 return Ok(Some(address));
             }
             // Someone holds it and the index does not know: it is out of date.
@@ -352,8 +353,23 @@ impl Session<'_> {
                 }
             }
         }
-        Rotor::open(self.store, number)?.turn_to(self.store, address)?;
+        let rotor = Rotor::open(self.store, number);
+        let turned = rotor.and_then(|mut rotor| rotor.turn_to(self.store, address));
+        self.keep_if(turned, address, owner)?;
         Ok(Requested::Leased)
+    }
+
+    /// Gives a fresh lease back if what goes with it has failed: its caller will not know of it.
+    fn keep_if(
+        &mut self,
+        outcome: Result<(), Error>,
+        address: IpAddr,
+        owner: Owner<'_>,
+    ) -> Result<(), Error> {
+        outcome.map_err(|error| match self.release(address, owner) {
+            Ok(()) => error,
+            Err(undo) => error.and(&undo),
+        })
     }
 
     /// Frees an address that `owner` holds. What another holds stays.
