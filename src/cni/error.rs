@@ -123,6 +123,12 @@ impl Errors {
         }
     }
 
+    /// Whether no step has failed so far.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Success if no step failed.
     ///
     /// # Errors

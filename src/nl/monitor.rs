@@ -1,4 +1,4 @@
-//! Waiting for the kernel: its notifications of changes to links (`RTNLGRP_LINK`, rtnetlink(7)).
+//! Waiting for the kernel: its notifications of changes to links and addresses (rtnetlink(7)).
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Instant;
@@ -10,22 +10,30 @@ use nix::sys::socket as sys;
 use super::error::Error;
 use super::wire::Messages;
 
-/// `RTMGRP_LINK` (linux/rtnetlink.h): the group of changes to links, as a bit.
-const RTMGRP_LINK: u32 = 1;
-/// Length of `struct nlmsghdr` and of `struct ifinfomsg` up to the index's end.
+/// Where the link's index stands in `struct ifinfomsg` as in `struct ifaddrmsg`.
 const INDEX: std::ops::Range<usize> = 4..8;
 
-/// Listens to changes of the links of one network namespace.
-#[derive(Debug)]
-pub struct LinkMonitor(OwnedFd);
+/// What to listen to: `RTMGRP_…` (linux/rtnetlink.h), the groups as bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Changes {
+    /// Links come, go and change.
+    Links = libc::RTMGRP_LINK as u32,
+    /// IPv6 addresses do; so does one that proves to be unused, or used by another.
+    Ipv6Addresses = libc::RTMGRP_IPV6_IFADDR as u32,
+}
 
-impl LinkMonitor {
+/// Listens to changes in one network namespace.
+#[derive(Debug)]
+pub struct Monitor(OwnedFd);
+
+impl Monitor {
     /// Begins to listen in the current namespace. What happens from now on is not missed.
     ///
     /// # Errors
     /// The kernel's refusal.
-    pub fn open() -> Result<Self, Error> {
-        let error = |errno| Error::new("listen to changes of links", errno);
+    pub fn open(changes: Changes) -> Result<Self, Error> {
+        let error = |errno| Error::new(format_args!("listen to changes of {changes:?}"), errno);
         let fd = sys::socket(
             sys::AddressFamily::Netlink,
             sys::SockType::Raw,
@@ -33,11 +41,12 @@ impl LinkMonitor {
             sys::SockProtocol::NetlinkRoute,
         )
         .map_err(error)?;
-        sys::bind(fd.as_raw_fd(), &sys::NetlinkAddr::new(0, RTMGRP_LINK)).map_err(error)?;
+        sys::bind(fd.as_raw_fd(), &sys::NetlinkAddr::new(0, changes as u32)).map_err(error)?;
         Ok(Self(fd))
     }
 
-    /// Waits until the link of this index changes, or may have; false if the deadline passes first.
+    /// Waits for a change of the link of this index or of its addresses, or what may be one; false if
+    /// the deadline passes first.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -77,9 +86,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn group_and_index_are_where_the_kernel_has_them() {
-        assert_eq!(RTMGRP_LINK, libc::RTMGRP_LINK.cast_unsigned());
+    fn groups_and_index_are_where_the_kernel_has_them() {
+        // RTMGRP_LINK, RTMGRP_IPV6_IFADDR
+        assert_eq!([Changes::Links as u32, Changes::Ipv6Addresses as u32], [1, 0x100]);
         assert_eq!(INDEX.start, std::mem::offset_of!(libc::ifinfomsg, ifi_index));
-        assert_eq!(INDEX.len(), size_of::<libc::c_int>());
+        // struct ifaddrmsg, which libc lacks: four bytes before an index of four.
+        assert_eq!(INDEX, 4..8);
     }
 }

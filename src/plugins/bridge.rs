@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::container::{self, Container, Dad};
+use super::container::{self, Container, Dad, Ipv6};
 use super::masquerade::Masquerade;
 use super::setting_error;
 use super::spoof_check::SpoofCheck;
@@ -28,7 +28,7 @@ use crate::cni::{Attachment, Code, Error, Plugin, Request};
 use crate::ipam::{self, Ipam};
 use crate::net::{Cidr, Mac, from_bits, to_bits};
 use crate::nl::link::{Change, Link, PortFlags, Target};
-use crate::nl::monitor::LinkMonitor;
+use crate::nl::monitor::{Changes, Monitor};
 use crate::nl::{Family, Socket, addr, link};
 use crate::sha256;
 use crate::sys::sysctl;
@@ -104,16 +104,18 @@ impl Conf {
         Ok(conf)
     }
 
-    /// How the container's end treats DAD. An attachment that has only IPv4 addresses is left alone:
+    /// How the container's end treats IPv6. An attachment that has only IPv4 addresses is left alone:
     /// nobody waits for its link-local address.
-    fn dad(&self, result: &CniResult) -> Dad {
-        if self.enable_dad {
+    fn ipv6(&self, result: &CniResult) -> Ipv6 {
+        let keep_addresses = container::has_ipv6(result);
+        let dad = if self.enable_dad {
             Dad::On
-        } else if result.ips.is_empty() || container::has_ipv6(result) {
+        } else if result.ips.is_empty() || keep_addresses {
             Dad::Off
         } else {
             Dad::Default
-        }
+        };
+        Ipv6 { dad, keep_addresses }
     }
 }
 
@@ -228,33 +230,39 @@ fn attach<'a>(
 
     let bridge = ensure_bridge(&mut host, request, conf, undo)?;
     let changes = GatewayChanges::plan(&mut host, &bridge, &gateways, conf)?;
+    if !changes.missing.is_empty() {
+        keep_mac(&mut host, &bridge)?;
+    }
     let mac = container_mac(conf, attachment, &result);
     make_veth(&mut host, request, conf, attachment, mac, &bridge, undo)?;
 
-    let dad = conf.dad(&result);
-    let container = Container::enter(request.netns()?, &attachment.ifname, dad)?;
+    let ipv6 = conf.ipv6(&result);
+    let container = Container::enter(request.netns()?, &attachment.ifname, ipv6)?;
     let mut container = container.ok_or_else(|| vanished(&attachment.ifname))?;
     if !conf.leave_down {
-        container.configure(&result, dad)?;
+        container.configure(&result, ipv6.dad)?;
     }
 
     changes.carry_out(&mut host, &bridge, &gateways, attachment, undo)?;
     let addresses: Vec<_> = result.ips.iter().map(|ip| ip.address).collect();
     if conf.ip_masq && !addresses.is_empty() {
         let label = attachment.label();
-        Masquerade::open()?.add(&label, &addresses)?;
+        let added = Masquerade::open()?.add(&label, &addresses);
         undo.push(move || Masquerade::open()?.remove(&label, &addresses));
+        added?;
     }
     if conf.mac_spoof_check {
         let name = attachment.host_link();
-        SpoofCheck::open()?.add(&attachment.label(), &name, mac)?;
+        let added = SpoofCheck::open()?.add(&attachment.label(), &name, mac);
         undo.push(move || SpoofCheck::open()?.remove(&name));
+        added?;
     }
     enable_forwarding(&gateways)?;
     let port = port_up(&mut host, conf, attachment, &bridge)?;
+    container.await_addresses(&result)?;
 
     result.interfaces = vec![
-        interface(&bridge, bridge.mac.unwrap_or_default()),
+        interface(&bridge, port.bridge_mac.or(bridge.mac).unwrap_or_default()),
         interface(&port, attachment.host_mac()),
         Interface {
             name: attachment.ifname.clone(),
@@ -292,7 +300,7 @@ fn lease<'a>(
 ) -> Result<CniResult, Error> {
     let Some(ipam) = ipam else { return Ok(CniResult::default()) };
     let leased = ipam.add()?;
-    undo.push(move || ipam.undo(&leased.undo));
+    undo.push_last(move || ipam.undo(&leased.undo));
     let mut result = leased.result;
     // What interfaces address management has made is not ours to tell.
     result.interfaces.clear();
@@ -323,7 +331,7 @@ fn gateways(result: &mut CniResult) -> Vec<Cidr> {
 fn complete_gateways(result: &mut CniResult) {
     for ip in &mut result.ips {
         let network = ip.address.network();
-        ip.gateway.get_or_insert_with(|| from_bits(network, to_bits(network) + 1));
+        ip.gateway.get_or_insert_with(|| from_bits(network, to_bits(network).wrapping_add(1)));
     }
 }
 
@@ -404,18 +412,17 @@ fn make_bridge<'a>(
 ) -> Result<(), Error> {
     // A bridge is not made for an attachment that can't come about.
     let ifname = &request.env.ifname;
-    if Container::enter(request.netns()?, ifname, Dad::Default)?.is_some() {
+    if Container::enter(request.netns()?, ifname, Ipv6::DEFAULT)?.is_some() {
         return Err(interface_exists(ifname));
     }
     let name = &conf.bridge;
-    match host.execute(&[&link::NewBridge { name, mac: bridge_mac(name), mtu: conf.mtu }]) {
-        Ok(()) => {
-            undo.push(move || remove_unused_bridge(name));
-            Ok(())
-        }
-        Err(error) if error.errno == Errno::EEXIST => Ok(()),
-        Err(error) => Err(error.into()),
+    let made = host.execute(&[&link::NewBridge { name, mac: bridge_mac(name), mtu: conf.mtu }]);
+    if made.as_ref().is_err_and(|error| error.errno == Errno::EEXIST) {
+        return Ok(());
     }
+    // An answer that did not come through may have been a good one.
+    undo.push(move || remove_unused_bridge(name));
+    Ok(made?)
 }
 
 /// A bridge's address: always the same on this machine, so that it outlives a new bridge of the same
@@ -427,6 +434,13 @@ fn bridge_mac(name: &str) -> Mac {
         .or_else(|| std::fs::read("/proc/sys/kernel/random/uuid").ok())
         .unwrap_or_default();
     Mac::local(&sha256::digest_parts(&[b"bridge mac", &machine, name.as_bytes()]))
+}
+
+/// Has a bridge that becomes a gateway keep the address that it has. One that somebody made without would
+/// take the lowest of its ports', and another one's when that port goes.
+fn keep_mac(host: &mut Socket, bridge: &Link) -> Result<(), Error> {
+    let change = Change { mac: bridge.mac, ..Change::default() };
+    Ok(host.execute(&[&link::Set { target: Target::Index(bridge.index), change }])?)
 }
 
 /// The host takes no advice on routing from its containers.
@@ -470,17 +484,16 @@ impl GatewayChanges {
             return Ok(Self { missing: Vec::new(), replaced: Vec::new() });
         }
         let found = addr::of_link(host, bridge.index)?;
-        let conflicts = conflicts(&found, gateways);
+        let is_missing = |gateway: &&Cidr| !found.iter().any(|address| address.cidr == **gateway);
+        let missing: Vec<_> = gateways.iter().filter(is_missing).copied().collect();
+        let conflicts = conflicts(&found, gateways, &missing);
         if let Some(conflict) = conflicts.first()
             && !conf.force_address
         {
             return Err(conflict.error(bridge));
         }
-        let is_missing = |gateway: &&Cidr| !found.iter().any(|address| address.cidr == **gateway);
-        Ok(Self {
-            missing: gateways.iter().filter(is_missing).copied().collect(),
-            replaced: conflicts.iter().map(|conflict| conflict.found).collect(),
-        })
+        let replaced = conflicts.iter().map(|conflict| conflict.found).collect();
+        Ok(Self { missing, replaced })
     }
 
     /// Gives the bridge the gateways' addresses.
@@ -492,22 +505,25 @@ impl GatewayChanges {
         attachment: &'a Attachment,
         undo: &mut Undo<'a>,
     ) -> Result<(), Error> {
-        if self.missing.is_empty() && self.replaced.is_empty() {
+        let Self { missing, replaced } = self;
+        if missing.is_empty() {
             return Ok(());
         }
         let index = bridge.index;
-        change_addresses(host, index, &self.replaced, &self.missing)?;
+        let changed = change_addresses(host, index, &replaced, &missing);
+        let wanted = missing.clone();
         undo.push(move || {
             let mut host = Socket::open(Family::Route)?;
-            // Others may rely on them by now.
-            if is_port_of_others(&mut host, index, &attachment.host_link())? {
+            // Others of this network may rely on them by now; those of other networks, on the old ones.
+            if has_other_ports(&mut host, index, attachment)? {
                 return Ok(());
             }
-            change_addresses(&mut host, index, &self.missing, &self.replaced)
+            change_addresses(&mut host, index, &missing, &replaced)
         });
+        changed?;
         // Another first ADD, of another configuration, may have done the same at the same time.
         let found = addr::of_link(host, index)?;
-        match conflicts(&found, gateways).first() {
+        match conflicts(&found, gateways, &wanted).first() {
             Some(conflict) => Err(conflict.error(bridge)),
             None => Ok(()),
         }
@@ -531,8 +547,9 @@ impl Conflict {
     }
 }
 
-/// What stands in the way: of IPv4 any other address, of IPv6 those that overlap.
-fn conflicts(found: &[addr::Address], gateways: &[Cidr]) -> Vec<Conflict> {
+/// What stands in the way of those gateways that are missing: of IPv4 any address that is no gateway, of
+/// IPv6 those that overlap.
+fn conflicts(found: &[addr::Address], gateways: &[Cidr], missing: &[Cidr]) -> Vec<Conflict> {
     let conflict = |address: &addr::Address| {
         let found = address.cidr;
         let in_its_way = |gateway: &&Cidr| match found.address {
@@ -542,7 +559,7 @@ fn conflicts(found: &[addr::Address], gateways: &[Cidr]) -> Vec<Conflict> {
         if gateways.contains(&found) {
             return None;
         }
-        gateways.iter().find(in_its_way).map(|gateway| Conflict { found, gateway: *gateway })
+        missing.iter().find(in_its_way).map(|gateway| Conflict { found, gateway: *gateway })
     };
     found.iter().filter_map(conflict).collect()
 }
@@ -565,8 +582,13 @@ fn change_addresses(
     Ok(())
 }
 
-fn is_port_of_others(host: &mut Socket, bridge: u32, own: &str) -> Result<bool, Error> {
-    Ok(link::list(host)?.iter().any(|link| link.master == Some(bridge) && link.name != own))
+/// Whether the bridge has ports of other attachments of the same network.
+fn has_other_ports(host: &mut Socket, bridge: u32, own: &Attachment) -> Result<bool, Error> {
+    let of_other = |link: &Link| {
+        let attachment = link.alias.as_deref().and_then(Attachment::from_label);
+        attachment.is_some_and(|a| a.network == own.network && a != *own)
+    };
+    Ok(link::list(host)?.iter().any(|link| link.master == Some(bridge) && of_other(link)))
 }
 
 /// Makes the veth pair.
@@ -590,25 +612,35 @@ fn make_veth<'a>(
         peer_mac: mac,
         peer_netns: netns.as_fd(),
     };
-    // What the kernel does not take when it makes a link. A bridge's port speaks no IPv6 itself.
+    // What the kernel does not take when it makes a link.
+    let target = Target::Name(&name);
     let change = Change {
         alias: Some(&label),
         port: (conf.port != PortFlags::default()).then_some(conf.port),
-        no_ipv6_link_local: true,
         ..Change::default()
     };
-    let settings = link::Set { target: Target::Name(&name), change };
-    let mut made = host.execute(&[&veth, &settings]);
-    if made.as_ref().is_err_and(|error| error.errno == Errno::EEXIST) {
-        if Container::enter(netns, &attachment.ifname, Dad::Default)?.is_some() {
-            return Err(interface_exists(&attachment.ifname));
-        }
-        // The host's end is of an earlier ADD, into another namespace, that was never undone.
-        remove_stale_link(host, &name, &label)?;
-        made = host.execute(&[&veth, &settings]);
+    let settings = link::Set { target, change };
+    // A bridge's port speaks no IPv6 itself.
+    let change = Change { no_ipv6_link_local: true, ..Change::default() };
+    let silence = link::Set { target, change };
+
+    let exists = || match Container::enter(netns, &attachment.ifname, Ipv6::DEFAULT)? {
+        Some(_) => Err(interface_exists(&attachment.ifname)),
+        None => Ok::<_, Error>(()),
+    };
+    // A refusal to make the pair would not keep the kernel from setting up the link that has the name.
+    if link::index_of(host, &name)?.is_some() {
+        exists()?;
+        // It is of an earlier ADD, into another namespace, that was never undone.
+        remove_own_link(host, &name, &label)?;
     }
-    if made.as_ref().map_or_else(|error| error.request > 0, |()| true) {
-        undo.push(move || delete_link(&mut Socket::open(Family::Route)?, &name).map(drop));
+    let made = host.execute(&[&veth, &settings, &silence]);
+    if let Err(error) = &made
+        && (error.errno, error.request) == (Errno::EEXIST, 0)
+    {
+        exists()?;
+    } else {
+        undo.push(move || remove_own_link(&mut Socket::open(Family::Route)?, &name, &label));
     }
     Ok(made?)
 }
@@ -620,7 +652,8 @@ fn interface_exists(ifname: &str) -> Error {
     Error::new(Code::Internal, msg).with_details("EEXIST")
 }
 
-fn remove_stale_link(host: &mut Socket, name: &str, label: &str) -> Result<(), Error> {
+/// Deletes a link unless it says that it is another's.
+fn remove_own_link(host: &mut Socket, name: &str, label: &str) -> Result<(), Error> {
     match link::get(host, Target::Name(name))? {
         Some(link) if link.alias.as_deref().is_none_or(|alias| alias == label) => {
             delete_link(host, name).map(drop)
@@ -667,7 +700,7 @@ fn port_up(
         return Ok(port);
     }
     // A kernel before 6.8, which does not bring the change to an end when it is asked.
-    let monitor = LinkMonitor::open()?;
+    let monitor = Monitor::open(Changes::Links)?;
     let deadline = Instant::now() + PORT_PATIENCE;
     loop {
         let port = read_port(host, &name, bridge)?;
@@ -717,11 +750,14 @@ fn del(request: &Request) -> Result<(), Error> {
     }
     errors.note(remove_veth(request, &name, &label));
     drop(rules);
+    // What could not be removed still has the address, and is found by its lease next time.
+    if let Some(ipam) = ipam
+        && errors.is_empty()
+    {
+        errors.note(ipam.del());
+    }
     if is_set("macspoofchk") {
         errors.note(SpoofCheck::open().and_then(|mut check| check.remove(&name)));
-    }
-    if let Some(ipam) = ipam {
-        errors.note(ipam.del());
     }
     errors.into_result()
 }
@@ -735,7 +771,8 @@ fn remove_veth(request: &Request, name: &str, label: &str) -> Result<(), Error> 
     }
     let Ok(netns) = request.netns() else { return Ok(()) };
     let ifname = &request.env.ifname;
-    let Some(mut container) = Container::enter(netns, ifname, Dad::Default)? else { return Ok(()) };
+    let container = Container::enter(netns, ifname, Ipv6::DEFAULT)?;
+    let Some(mut container) = container else { return Ok(()) };
     let Some(peer) = container.peer()? else { return Ok(()) };
     let of_another = link::get(&mut host, Target::Index(peer))?
         .and_then(|link| link.alias)
@@ -815,7 +852,7 @@ fn check(request: &Request) -> Result<(), Error> {
         return Err(fault(format!("bridge port {name:?} is not up")));
     }
 
-    let container = Container::enter(request.netns()?, &attachment.ifname, Dad::Default)?;
+    let container = Container::enter(request.netns()?, &attachment.ifname, Ipv6::DEFAULT)?;
     let mut container = container.ok_or_else(|| vanished(&attachment.ifname))?;
     let of_container = |interface: Option<u32>| {
         interface.is_none() || interface.and_then(|i| usize::try_from(i).ok()) == at
@@ -897,7 +934,10 @@ fn gc(request: &Request) -> Result<(), Error> {
     if is_set("macspoofchk") {
         errors.note(SpoofCheck::open().and_then(|mut check| check.sweep(unwanted)));
     }
-    if let Some(ipam) = errors.note(Ipam::of(request)).flatten() {
+    // As with DEL, a lease stays with what could not be removed.
+    if errors.is_empty()
+        && let Some(ipam) = errors.note(Ipam::of(request)).flatten()
+    {
         errors.note(ipam.gc());
     }
     errors.into_result()

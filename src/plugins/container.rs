@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -12,11 +13,15 @@ use super::setting_error;
 use crate::cni::result::{CniResult, Route};
 use crate::cni::{Code, Error};
 use crate::net::Cidr;
+use crate::nl::monitor::{Changes, Monitor};
 use crate::nl::request::Request as NlRequest;
 use crate::nl::route::Route as KernelRoute;
 use crate::nl::{Family, Socket, addr, link, route};
 use crate::sys::netns::Netns;
 use crate::sys::sysctl;
+
+/// How long neighbours may take to object to an address.
+const DAD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether addresses are asked for among the neighbours before they are used (RFC 4862, section 5.4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,8 +30,33 @@ pub enum Dad {
     Default,
     /// Not done: address management knows that the addresses are unique.
     Off,
-    /// Done.
+    /// Done, and waited for.
     On,
+}
+
+/// How a link in a container treats IPv6.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ipv6 {
+    /// Duplicate address detection.
+    pub dad: Dad,
+    /// Addresses stay when the link goes down, as those of IPv4 do.
+    pub keep_addresses: bool,
+}
+
+impl Ipv6 {
+    /// As the kernel does it by default.
+    pub const DEFAULT: Self = Self { dad: Dad::Default, keep_addresses: false };
+
+    /// The settings of the link that this takes, under `ipv6/conf/`.
+    fn settings(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let dad: &[_] = match self.dad {
+            Dad::Default => &[],
+            Dad::Off => &[("accept_dad", "0")],
+            Dad::On => &[("enhanced_dad", "1"), ("accept_dad", "1")],
+        };
+        let keep = self.keep_addresses.then_some(("keep_addr_on_down", "1"));
+        dad.iter().copied().chain(keep)
+    }
 }
 
 /// A link in a container.
@@ -34,6 +64,8 @@ pub enum Dad {
 pub struct Container<'a> {
     netns: &'a Netns,
     socket: Socket,
+    /// Where changes of addresses show, if they are to be waited for.
+    monitor: Option<Monitor>,
     ifname: &'a str,
     index: u32,
 }
@@ -43,16 +75,16 @@ impl<'a> Container<'a> {
     ///
     /// # Errors
     /// The namespace can't be entered, or a setting not be written.
-    pub fn enter(netns: &'a Netns, ifname: &'a str, dad: Dad) -> Result<Option<Self>, Error> {
+    pub fn enter(netns: &'a Netns, ifname: &'a str, ipv6: Ipv6) -> Result<Option<Self>, Error> {
         let inside = netns.inside(|| {
             let socket = Socket::open(Family::Route)?;
             let Some(index) = link::index_of(&socket, ifname)? else { return Ok(None) };
-            set_dad(ifname, dad)?;
-            Ok::<_, Error>(Some((socket, index)))
+            set_ipv6(ifname, ipv6)?;
+            let waits = ipv6.dad == Dad::On;
+            let monitor = waits.then(|| Monitor::open(Changes::Ipv6Addresses)).transpose()?;
+            Ok::<_, Error>(Some(Self { netns, socket, monitor, ifname, index }))
         });
-        let inside =
-            inside.map_err(|why| setting_error("enter the container's network namespace", why))?;
-        Ok(inside?.map(|(socket, index)| Self { netns, socket, ifname, index }))
+        inside.map_err(|why| setting_error("enter the container's network namespace", why))?
     }
 
     /// Brings the link up with its addresses and routes, in one conversation.
@@ -81,6 +113,35 @@ impl<'a> Container<'a> {
                 self.socket.execute(&requests).map_err(Error::from)
             }
             other => other.map_err(Error::from),
+        }
+    }
+
+    /// Waits until the result's IPv6 addresses have proved to be unused by the neighbours, if that is
+    /// asked of them.
+    ///
+    /// # Errors
+    /// One is in use, or its state is still open after [`DAD_PATIENCE`].
+    pub fn await_addresses(&mut self, result: &CniResult) -> Result<(), Error> {
+        let Some(monitor) = &self.monitor else { return Ok(()) };
+        let deadline = Instant::now() + DAD_PATIENCE;
+        loop {
+            let found = addr::of_link(&mut self.socket, self.index)?;
+            let ours = |address: &&addr::Address| {
+                result.ips.iter().any(|ip| ip.address.address == address.cidr.address)
+            };
+            if let Some(duplicate) = found.iter().filter(ours).find(|a| a.duplicate) {
+                let msg = format!("address {} is in use by a neighbour", duplicate.cidr);
+                return Err(Error::new(Code::Internal, msg));
+            }
+            let Some(open) = found.iter().filter(ours).find(|a| a.tentative) else { return Ok(()) };
+            if !monitor.wait(self.index, deadline)? {
+                let msg = format!(
+                    "whether address {} is in use by a neighbour is still open after {} s",
+                    open.cidr,
+                    DAD_PATIENCE.as_secs()
+                );
+                return Err(Error::new(Code::Internal, msg));
+            }
         }
     }
 
@@ -174,15 +235,10 @@ pub fn has_ipv6(result: &CniResult) -> bool {
     result.ips.iter().any(|ip| ip.address.address.is_ipv6())
 }
 
-/// Writes the settings by which the kernel decides on DAD, for the link-local address above all. A
-/// kernel without IPv6 has none to decide on.
-fn set_dad(ifname: &str, dad: Dad) -> Result<(), Error> {
-    let settings: &[_] = match dad {
-        Dad::Default => return Ok(()),
-        Dad::Off => &[("accept_dad", "0")],
-        Dad::On => &[("enhanced_dad", "1"), ("accept_dad", "1")],
-    };
-    for (name, value) in settings {
+/// Writes the link's settings; those of DAD are for the link-local address above all. A link without
+/// IPv6 has none.
+fn set_ipv6(ifname: &str, ipv6: Ipv6) -> Result<(), Error> {
+    for (name, value) in ipv6.settings() {
         let name = format!("ipv6/conf/{ifname}/{name}");
         match sysctl::write(&name, value) {
             Err(why) if why.kind() != io::ErrorKind::NotFound => {

@@ -137,6 +137,7 @@ fn all_changes_of_a_link_are_one_message() {
     let change = Change {
         up: true,
         promiscuous: true,
+        mac: None,
         alias: Some("plumb:a/b"),
         port: Some(PortFlags { hairpin: true, isolated: true }),
         arp_notify: true,
@@ -160,6 +161,31 @@ fn all_changes_of_a_link_are_one_message() {
             0500 0800 01000000                 # IFLA_INET6_ADDR_GEN_MODE 1
         ");
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
+}
+
+/// `ip link set dev cni0 address 02:00:5e:10:00:01`
+#[test]
+fn a_link_is_given_an_address() {
+    let mac = Mac([0x02, 0, 0x5e, 0x10, 0, 0x01]);
+    let change = Change { mac: Some(mac), ..Change::default() };
+    let request = Set { target: Target::Index(2), change };
+    let expected = hex("
+        2c000000 1000 0500 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK
+        00000000 02000000 00000000 00000000    # struct ifinfomsg
+        0a00 0100 02005e10 00010000            # IFLA_ADDRESS 02:00:5e:10:00:01
+        ");
+    assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
+}
+
+/// A link without IPv6 has no link-local address to begin with; what else was asked for is not done.
+#[test]
+fn that_a_link_has_no_ipv6_is_tolerated_where_nothing_else_is_asked_of_it() {
+    let silence = Change { no_ipv6_link_local: true, ..Change::default() };
+    let set = |change| Set { target: Target::Index(2), change };
+    assert!(set(silence).tolerates(Errno::EAFNOSUPPORT));
+    assert!(!set(silence).tolerates(Errno::EPERM));
+    assert!(!set(Change { alias: Some("a"), ..silence }).tolerates(Errno::EAFNOSUPPORT));
+    assert!(!set(Change { up: true, ..Change::default() }).tolerates(Errno::EAFNOSUPPORT));
 }
 
 /// `ip link set dev cni0 promisc on`
@@ -420,6 +446,7 @@ fn a_bridge_is_read() {
         alias: None,
         vlan_filtering: false,
         port: PortFlags::default(),
+        bridge_mac: None,
     };
     let link = answered(&[answer], |kernel| get(kernel, Target::Name("cni0")));
     assert_eq!(link, Ok(Some(expected.clone())));
@@ -581,6 +608,7 @@ fn a_veth_that_is_a_bridges_port_is_read() {
         alias: Some("plumb:a/b".to_owned()),
         vlan_filtering: false,
         port: PortFlags { hairpin: true, isolated: true },
+        bridge_mac: Some(MAC),
     };
     let link = answered(&[answer], |kernel| get(kernel, Target::Name("vethcafe")));
     assert_eq!(link, Ok(Some(expected.clone())));
@@ -879,6 +907,7 @@ fn purposes_name_the_link_and_what_is_done_to_it() {
     let all = Change {
         up: true,
         promiscuous: true,
+        mac: Some(MAC),
         alias: Some(""),
         port: Some(PortFlags::default()),
         arp_notify: true,
@@ -901,7 +930,7 @@ fn purposes_name_the_link_and_what_is_done_to_it() {
         (&veth, r#"create veth pair "vethcafe" (host) and "eth0" (container)"#),
         (
             &Set { target: Target::Name("eth0"), change: all },
-            r#"set link "eth0" (up, promiscuous, alias, bridge port flags, arp_notify, addr_gen_mode)"#,
+            r#"set link "eth0" (up, promiscuous, address, alias, bridge port flags, arp_notify, addr_gen_mode)"#,
         ),
         (&Delete(Target::Name("eth0")), r#"delete link "eth0""#),
     ];
