@@ -11,6 +11,7 @@ use super::host::{BIN, Host, Pod};
 pub struct Call<'a> {
     host: &'a Host,
     plugin: String,
+    prefix: Vec<String>,
     env: Vec<(String, String)>,
     stdin: Vec<u8>,
 }
@@ -19,7 +20,8 @@ impl<'a> Call<'a> {
     /// A call of the plugin that `conf` names, about no container yet.
     pub fn new(host: &'a Host, command: &str, conf: &Value) -> Self {
         let plugin = conf["type"].as_str().unwrap_or("bridge").to_owned();
-        let call = Self { host, plugin, env: Vec::new(), stdin: conf.to_string().into_bytes() };
+        let stdin = conf.to_string().into_bytes();
+        let call = Self { host, plugin, prefix: Vec::new(), env: Vec::new(), stdin };
         call.env("CNI_COMMAND", command).env("CNI_PATH", BIN)
     }
 
@@ -35,6 +37,13 @@ impl<'a> Call<'a> {
     #[must_use]
     pub fn plugin(mut self, name: &str) -> Self {
         name.clone_into(&mut self.plugin);
+        self
+    }
+
+    /// Has the plugin run by another program, which is given it as the last of its arguments.
+    #[must_use]
+    pub fn under(mut self, words: &[&str]) -> Self {
+        self.prefix = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
@@ -61,7 +70,15 @@ impl<'a> Call<'a> {
     }
 
     fn command(&self) -> Command {
-        let mut command = self.host.command(format!("{BIN}/{}", self.plugin));
+        let plugin = format!("{BIN}/{}", self.plugin);
+        let mut command = match self.prefix.split_first() {
+            Some((program, arguments)) => {
+                let mut command = self.host.command(program);
+                command.args(arguments).arg(plugin);
+                command
+            }
+            None => self.host.command(plugin),
+        };
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -168,6 +168,21 @@ impl Host {
         assert!(child.wait().unwrap().success());
     }
 
+    /// A setting under `/proc/sys/net`.
+    pub fn sysctl(&self, name: &str) -> String {
+        self.read(&format!("/proc/sys/net/{name}")).trim().to_owned()
+    }
+
+    /// A foreign plugin for address management, called `scripted`. ADD prints `result`, and each call
+    /// adds its command to `/run/scripted.log`.
+    pub fn scripted_ipam(&self, result: &Value) {
+        self.write("/run/scripted.result", &result.to_string());
+        let script = "#!/bin/sh\necho $CNI_COMMAND >> /run/scripted.log\n\
+                      [ $CNI_COMMAND != ADD ] || cat /run/scripted.result\n";
+        self.write(format!("{BIN}/scripted"), script);
+        self.sh(&format!("chmod 755 {BIN}/scripted"));
+    }
+
     /// Names of the leases of a network.
     pub fn leases(&self, network: &str) -> Vec<String> {
         let script = format!("ls /var/lib/cni/networks/{network} 2>/dev/null || true");
@@ -215,6 +230,11 @@ impl Pod<'_> {
     /// Runs a shell script that must succeed.
     pub fn sh(&self, script: &str) -> String {
         finish(self.command("sh").args(["-euc", script]))
+    }
+
+    /// A setting under `/proc/sys/net`, in this pod.
+    pub fn sysctl(&self, name: &str) -> String {
+        self.sh(&format!("cat /proc/sys/net/{name}")).trim().to_owned()
     }
 
     /// What `ip -j ARGS` tells in this pod.

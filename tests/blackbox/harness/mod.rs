@@ -9,8 +9,10 @@
 #![allow(dead_code, unused_imports, reason = "each test module uses a part")]
 
 mod call;
+mod conf;
 mod host;
 mod snapshot;
 
 pub use call::{Call, Outcome, network};
+pub use conf::{bridge_conf, dual, ipv4};
 pub use host::{Host, PLUMB, Pod};
