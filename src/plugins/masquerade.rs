@@ -100,7 +100,17 @@ impl Masquerade {
     /// The kernel's refusal.
     pub fn remove(&mut self, label: &str, addresses: &[Cidr]) -> Result<(), Error> {
         let entries = addresses.iter().map(|cidr| Entry::of(*cidr)).collect();
-        self.delete(entries, |comment| comment == label)
+        let is_own = |comment: &str| comment == label;
+        if self.delete(entries, is_own)? == addresses.len() {
+            return Ok(());
+        }
+        // The network may have had another length of prefix when the address was added.
+        let mut entries = Vec::new();
+        for name in set::names(&mut self.socket, TABLE)? {
+            let others = addresses.iter().filter_map(|cidr| Entry::of_set(&name, *cidr));
+            entries.extend(others);
+        }
+        self.delete(entries, is_own).map(drop)
     }
 
     /// Ends all masquerading of the attachment of this label, whose addresses are not known: the one
@@ -128,7 +138,7 @@ impl Masquerade {
                 }
             }
         }
-        self.delete(entries, unwanted)
+        self.delete(entries, unwanted).map(drop)
     }
 
     /// Sees whether these addresses are masqueraded for the attachment of this label.
@@ -168,13 +178,13 @@ impl Masquerade {
         Ok(existing)
     }
 
-    /// Deletes those of the entries whose comment is `unwanted`. One at a time if others interfere, so
-    /// that what they have deleted already does not keep the rest.
+    /// Deletes those of the entries whose comment is `unwanted`, and tells how many there were. One at a
+    /// time if others interfere, so that what they have deleted already does not keep the rest.
     fn delete(
         &mut self,
         entries: Vec<Entry>,
         unwanted: impl Fn(&str) -> bool,
-    ) -> Result<(), Error> {
+    ) -> Result<usize, Error> {
         let mut ours = Vec::new();
         for entry in entries {
             match set::element(&mut self.socket, entry.set(), &entry.key)? {
@@ -202,7 +212,7 @@ impl Masquerade {
                 }
             }
         }
-        errors.into_result()
+        errors.into_result().map(|()| ours.len())
     }
 
     /// Makes the table, the chain, and for the entry's length of prefix the set and the rule. All in one
@@ -235,6 +245,14 @@ impl Entry {
         let set = format!("{PREFIX}{family}_{}", cidr.prefix);
         let key = [octets(cidr.address), octets(cidr.network())].concat();
         Self { set, key, prefix: cidr.prefix }
+    }
+
+    /// The address as an element of the set of this name; `None` if that is of the other family, or no
+    /// set of ours.
+    fn of_set(name: &str, cidr: Cidr) -> Option<Self> {
+        let (_, prefix) = name.strip_prefix(PREFIX)?.split_once('_')?;
+        let entry = Self::of(Cidr { prefix: prefix.parse().ok()?, ..cidr });
+        (entry.set == name).then_some(entry)
     }
 
     fn set(&self) -> Set<'_> {
