@@ -928,11 +928,14 @@ fn gc(request: &Request) -> Result<(), Error> {
 
     let mut errors = Errors::default();
     errors.note(remove_links(unwanted));
+    // Elements may be left of a time when the keys were set; a kernel without nf_tables has none.
+    let masqueraded = Masquerade::open().and_then(|mut rules| rules.sweep(unwanted));
     if is_set("ipMasq") {
-        errors.note(Masquerade::open().and_then(|mut rules| rules.sweep(unwanted)));
+        errors.note(masqueraded);
     }
+    let checked = SpoofCheck::open().and_then(|mut check| check.sweep(unwanted));
     if is_set("macspoofchk") {
-        errors.note(SpoofCheck::open().and_then(|mut check| check.sweep(unwanted)));
+        errors.note(checked);
     }
     // As with DEL, a lease stays with what could not be removed.
     if errors.is_empty()
