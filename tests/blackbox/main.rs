@@ -12,4 +12,5 @@ mod bridge;
 mod cli;
 mod concurrency;
 mod harness;
+mod masquerade;
 mod real_input;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::harness::{Host, Pod, network};
 
 /// A router and a server beyond it: `10.99.0.2` and `fd99::2`, which know no way back to pods.
-fn outside(host: &Host) -> Pod<'_> {
+pub fn outside(host: &Host) -> Pod<'_> {
     let outside = host.pod("outside");
     host.sh("ip link add uplink type veth peer name eth0 netns outside
              ip addr add 10.99.0.1/24 dev uplink; ip addr add fd99::1/64 dev uplink nodad
@@ -17,11 +17,11 @@ fn outside(host: &Host) -> Pod<'_> {
 }
 
 /// Who a server outside believes to be talking to, over TCP.
-fn peer_seen_by(outside: &Pod<'_>, server: &str, pod: &Pod<'_>) -> String {
+pub fn peer_seen_by(outside: &Pod<'_>, server: &str, pod: &Pod<'_>) -> String {
     let listen = if server.contains(':') { "TCP6-LISTEN" } else { "TCP4-LISTEN" };
     let mut listener = outside
         .command("socat")
-        .args([&format!("{listen}:8080"), "SYSTEM:printenv SOCAT_PEERADDR"])
+        .args([&format!("{listen}:8080,reuseaddr"), "SYSTEM:printenv SOCAT_PEERADDR"])
         .spawn()
         .unwrap();
     let address = if server.contains(':') { format!("[{server}]") } else { server.to_owned() };
