@@ -848,9 +848,6 @@ fn check(request: &Request) -> Result<(), Error> {
             port.port, conf.port
         )));
     }
-    if !port.operational && !conf.leave_down {
-        return Err(fault(format!("bridge port {name:?} is not up")));
-    }
 
     let container = Container::enter(request.netns()?, &attachment.ifname, Ipv6::DEFAULT)?;
     let mut container = container.ok_or_else(|| vanished(&attachment.ifname))?;
@@ -868,6 +865,9 @@ fn check(request: &Request) -> Result<(), Error> {
     if link.up == conf.leave_down {
         let state = if link.up { "up" } else { "down" };
         return Err(fault(format!("container interface {:?} is {state}", attachment.ifname)));
+    }
+    if !port.operational && !conf.leave_down {
+        return Err(fault(format!("bridge port {name:?} is not up")));
     }
 
     let addresses: Vec<_> = expected.ips.iter().map(|ip| ip.address).collect();

@@ -155,6 +155,10 @@ impl Masquerade {
                     return Err(Error::new(Code::Internal, msg));
                 }
             }
+            if !rule::looks_up(&mut self.socket, TABLE, CHAIN, &entry.set)? {
+                let msg = format!("masquerading of {cidr}: no rule of {TABLE} uses {}", entry.set);
+                return Err(Error::new(Code::Internal, msg));
+            }
         }
         Ok(())
     }

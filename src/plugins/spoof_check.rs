@@ -129,6 +129,10 @@ impl SpoofCheck {
                 let msg = format!("macspoofchk: link {link:?} with {mac} is missing from {set}");
                 return Err(Error::new(Code::Internal, msg));
             }
+            if !rule::looks_up(&mut self.socket, TABLE, CHAIN, set.name)? {
+                let msg = format!("macspoofchk: no rule of {TABLE} uses {}", set.name);
+                return Err(Error::new(Code::Internal, msg));
+            }
         }
         Ok(())
     }

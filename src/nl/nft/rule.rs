@@ -5,9 +5,13 @@
 
 use std::fmt;
 
-use super::super::request::Request;
-use super::super::wire::{Be32, Encoder, Flags, NESTED};
-use super::{NFTA_DATA_VERDICT, NFTA_LIST_ELEM, Table, kind, put_data};
+use nix::errno::Errno;
+
+use super::super::error::Error;
+use super::super::request::{Query, Request};
+use super::super::socket::{Channel, Socket};
+use super::super::wire::{Attributes, Be32, Encoder, Flags, Malformed, Message, NESTED};
+use super::{HEADER, NFTA_DATA_VERDICT, NFTA_LIST_ELEM, Table, kind, put_data};
 
 /// `NLM_F_APPEND` (linux/netlink.h): behind the chain's other rules.
 const NLM_F_APPEND: Flags = Flags::from_bits_retain(0x800);
@@ -168,6 +172,90 @@ impl Request for AppendRule<'_> {
                 out.nest(NFTA_LIST_ELEM | NESTED, |out| expression.write(out));
             }
         });
+    }
+}
+
+/// Asks for the rules of a chain.
+struct List<'a> {
+    table: Table<'a>,
+    chain: &'a str,
+}
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "list rules of chain {} of {}", self.chain, self.table)
+    }
+}
+
+impl Request for List<'_> {
+    fn kind(&self) -> u16 {
+        kind(libc::NFT_MSG_GETRULE)
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        self.table.header(out);
+        out.put(NFTA_RULE_TABLE, self.table.name);
+        out.put(NFTA_RULE_CHAIN, self.chain);
+    }
+}
+
+impl Query for List<'_> {
+    /// The sets that the rule looks up in.
+    type Reply = Vec<String>;
+
+    fn decode(&self, message: &Message<'_>) -> Result<Vec<String>, Malformed> {
+        if message.kind != kind(libc::NFT_MSG_NEWRULE) {
+            return Err(Malformed("expected a rule"));
+        }
+        let mut sets = Vec::new();
+        let (_, attributes) = message.split::<HEADER>()?;
+        for attribute in attributes {
+            let attribute = attribute?;
+            if attribute.kind == NFTA_RULE_EXPRESSIONS {
+                for expression in attribute.nested() {
+                    sets.extend(looked_up(expression?.nested())?);
+                }
+            }
+        }
+        Ok(sets)
+    }
+}
+
+/// The set of an expression that is a look-up. Its name comes before the data that it gives a meaning to.
+fn looked_up(expression: Attributes<'_>) -> Result<Option<String>, Malformed> {
+    let mut is_lookup = false;
+    for attribute in expression {
+        let attribute = attribute?;
+        match attribute.kind {
+            NFTA_EXPR_NAME => is_lookup = attribute.text() == "lookup",
+            NFTA_EXPR_DATA if is_lookup => {
+                for data in attribute.nested() {
+                    let data = data?;
+                    if data.kind == NFTA_LOOKUP_SET {
+                        return Ok(Some(data.text()));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a rule of the chain looks up in `set`; false if the chain is missing.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn looks_up<C: Channel>(
+    socket: &mut Socket<C>,
+    table: Table<'_>,
+    chain: &str,
+    set: &str,
+) -> Result<bool, Error> {
+    match socket.dump(&List { table, chain }) {
+        Ok(rules) => Ok(rules.iter().flatten().any(|name| name == set)),
+        Err(error) if error.errno == Errno::ENOENT => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

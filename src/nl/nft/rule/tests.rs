@@ -1,6 +1,6 @@
 use super::*;
 use crate::nl::nft::{Family, commit};
-use crate::nl::testing::{hex, sent};
+use crate::nl::testing::{Bytes, Refusal, answered, answering, done, hex, sent};
 
 const INET: Table<'_> = Table { family: Family::Inet, name: "plumb" };
 const BRIDGE: Table<'_> = Table { family: Family::Bridge, name: "plumb" };
@@ -261,6 +261,79 @@ fn a_rule_can_drop_by_link_and_sender() {
                   0800 0100 00000000           # NFTA_VERDICT_CODE
         ");
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
+}
+
+/// `nft add rule inet plumb postrouting ip saddr @s masquerade`, as `nft list chain inet plumb
+/// postrouting` has it told.
+#[test]
+fn the_sets_that_a_chain_looks_up_in_are_read() {
+    let rules = hex("
+        04010000 060a 0208 01000000 00000000   # NFT_MSG_NEWRULE, MULTI
+        01000005                               # struct nfgenmsg
+        0a00 0100 706c756d 62000000            # NFTA_RULE_TABLE plumb
+        1000 0200 706f7374 726f7574 696e6700   # NFTA_RULE_CHAIN postrouting
+        0c00 0300 00000000 00000003            # NFTA_RULE_HANDLE
+        c800 0400                              # NFTA_RULE_EXPRESSIONS
+          2400 0100                            # NFTA_LIST_ELEM
+            0900 0100 6d657461 00000000        # NFTA_EXPR_NAME meta
+            1400 0200                          # NFTA_EXPR_DATA
+              0800 0200 0000000f               # NFTA_META_KEY
+              0800 0100 00000001               # NFTA_META_DREG
+          2c00 0100                            # NFTA_LIST_ELEM
+            0800 0100 636d7000                 # NFTA_EXPR_NAME cmp
+            2000 0200                          # NFTA_EXPR_DATA
+              0800 0100 00000001               # NFTA_CMP_SREG
+              0800 0200 00000000               # NFTA_CMP_OP
+              0c00 0300                        # NFTA_CMP_DATA
+                0500 0100 02000000             # NFTA_DATA_VALUE
+          3400 0100                            # NFTA_LIST_ELEM
+            0c00 0100 7061796c 6f616400        # NFTA_EXPR_NAME payload
+            2400 0200                          # NFTA_EXPR_DATA
+              0800 0100 00000001               # NFTA_PAYLOAD_DREG
+              0800 0200 00000001               # NFTA_PAYLOAD_BASE
+              0800 0300 0000000c               # NFTA_PAYLOAD_OFFSET
+              0800 0400 00000004               # NFTA_PAYLOAD_LEN
+          2c00 0100                            # NFTA_LIST_ELEM
+            0b00 0100 6c6f6f6b 75700000        # NFTA_EXPR_NAME lookup
+            1c00 0200                          # NFTA_EXPR_DATA
+              0600 0100 73000000               # NFTA_LOOKUP_SET s
+              0800 0200 00000001               # NFTA_LOOKUP_SREG
+              0800 0500 00000000               # NFTA_LOOKUP_FLAGS
+          1400 0100                            # NFTA_LIST_ELEM
+            0900 0100 6d617371 00000000        # NFTA_EXPR_NAME masq
+            0400 0200                          # NFTA_EXPR_DATA
+        ");
+    let answers = [rules, Bytes(done(1, 0))];
+    for (set, expected) in [("s", true), ("other", false), ("masq", false)] {
+        let found = answered(&answers, |kernel| looks_up(kernel, INET, "postrouting", set));
+        assert_eq!(found, Ok(expected), "{set}");
+    }
+}
+
+/// `nft list chain inet plumb postrouting`
+///
+/// nft(8) asks for all rules of the table in one dump.
+#[test]
+fn the_rules_of_a_chain_are_asked_for() {
+    let (mut kernel, record) = answering(vec![vec![]]);
+    let _ = looks_up(&mut kernel, INET, "postrouting", "s");
+    let expected = hex("
+        30000000 070a 0103 01000000 00000000   # NFT_MSG_GETRULE, REQUEST | DUMP
+        01000000                               # struct nfgenmsg
+        0a00 0100 706c756d 62000000            # NFTA_RULE_TABLE plumb
+        1000 0200 706f7374 726f7574 696e6700   # NFTA_RULE_CHAIN postrouting
+        ");
+    assert_eq!(record.borrow()[0], expected);
+}
+
+#[test]
+fn a_chain_that_is_missing_looks_up_in_nothing() {
+    let refused = |errno| Bytes(Refusal { sequence: 1, errno, ..Refusal::default() }.bytes());
+    let missing = [refused(libc::ENOENT)];
+    assert_eq!(answered(&missing, |k| looks_up(k, INET, "postrouting", "s")), Ok(false));
+    let error = Error::new("list rules of chain postrouting of table inet plumb", Errno::EPERM);
+    let refused = [refused(libc::EPERM)];
+    assert_eq!(answered(&refused, |k| looks_up(k, INET, "postrouting", "s")), Err(error));
 }
 
 #[test]
