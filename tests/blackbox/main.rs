@@ -9,6 +9,7 @@
 )]
 
 mod bridge;
+mod check;
 mod cli;
 mod concurrency;
 mod harness;
