@@ -290,9 +290,18 @@ impl Session<'_> {
             let mut held = self.look_up(|index| index.addresses(owner.key()))?;
             held.sort();
             held.dedup();
-            held.retain(|address| self.store.read_lease(*address).owner() == Some(owner));
-            if !held.is_empty() {
-                return Ok(held);
+            let mut own = Vec::with_capacity(held.len());
+            for address in held {
+                let lease = self.store.read_lease(address);
+                if let Lease::Unreadable(why) = lease {
+                    return Err(self.store.error("read lease", &address.to_string(), why.desc()));
+                }
+                if lease.owner() == Some(owner) {
+                    own.push(address);
+                }
+            }
+            if !own.is_empty() {
+                return Ok(own);
             }
         }
         Ok(Vec::new())
@@ -378,6 +387,9 @@ impl Session<'_> {
     /// The lease can't be removed.
     pub fn release(&mut self, address: IpAddr, owner: Owner<'_>) -> Result<(), Error> {
         let lease = self.store.read_lease(address);
+        if let Lease::Unreadable(why) = lease {
+            return Err(self.store.error("read lease", &address.to_string(), why.desc()));
+        }
         let Some(holder) = lease.owner() else { return Ok(()) };
         let legacy = Owner { ifname: "", ..owner };
         if holder != owner && holder != legacy {
