@@ -9,7 +9,7 @@ use super::addr::family_of;
 use super::error::Error;
 use super::request::{Query, Request};
 use super::socket::{Channel, Socket};
-use super::wire::{Encoder, Flags, Malformed, Message};
+use super::wire::{Attribute, Attributes, Encoder, Flags, Malformed, Message};
 use crate::net::{Cidr, width};
 
 /// Length of `struct rtmsg` (linux/rtnetlink.h).
@@ -228,10 +228,41 @@ impl Query for List {
         }
         Ok(route)
     }
+
+    /// A route over several links is read as one through each: that is what it was before the kernel put
+    /// it together, as it does with IPv6 routes of one destination and metric.
+    fn decode_item(&self, message: &Message<'_>) -> Result<Vec<Route>, Malformed> {
+        let route = self.decode(message)?;
+        let (_, attributes) = message.split::<HEADER>()?;
+        for attribute in attributes {
+            let attribute = attribute?;
+            if attribute.kind == libc::RTA_MULTIPATH {
+                return next_hops(&route, attribute.payload);
+            }
+        }
+        Ok(vec![route])
+    }
 }
 
-/// Reads the unicast routes of both families, of all tables, through one link. A route over several
-/// links is not among them.
+/// The parts of a route over several links: `struct rtnexthop` (linux/rtnetlink.h) for each, which begins
+/// as an attribute does, with its length and two bytes; then the link's index, then attributes.
+fn next_hops(route: &Route, hops: &[u8]) -> Result<Vec<Route>, Malformed> {
+    let hop = |hop: Result<Attribute<'_>, Malformed>| {
+        let (link, attributes) =
+            hop?.payload.split_first_chunk::<4>().ok_or(Malformed("next hop without link"))?;
+        let mut route = Route { link: u32::from_ne_bytes(*link), gateway: None, ..*route };
+        for attribute in Attributes::new(attributes) {
+            let attribute = attribute?;
+            if attribute.kind == libc::RTA_GATEWAY {
+                route.gateway = Some(attribute.ip()?);
+            }
+        }
+        Ok(route)
+    };
+    Attributes::new(hops).map(hop).collect()
+}
+
+/// Reads the unicast routes of both families, of all tables, through one link.
 ///
 /// # Errors
 /// The kernel's refusal.

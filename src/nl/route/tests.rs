@@ -300,6 +300,38 @@ fn routes_through_a_link_are_read() {
     assert_eq!(of_link(&mut kernel, 2), Ok(expected));
 }
 
+/// `ip -6 route append default via fd01::1 dev v0; ip -6 route append default via fd02::1 dev v1`, which
+/// the kernel puts together; seen through v0, link 3.
+#[test]
+fn a_route_over_several_links_is_one_through_each() {
+    let answer = hex("
+        94000000 1800 2200 01000000 00000000   # RTM_NEWROUTE, MULTI | DUMP_FILTERED
+        0a000000 fe030001 00000000             # struct rtmsg
+        0800 0f00 fe000000                     # RTA_TABLE 254
+        0800 0600 00040000                     # RTA_PRIORITY 1024
+        3c00 0900                              # RTA_MULTIPATH
+          1c00 0000 03000000                   # struct rtnexthop: link 3
+            1400 0500 fd010000 00000000 00000000 00000001 # RTA_GATEWAY fd01::1
+          1c00 0000 02000000                   # struct rtnexthop: link 2
+            1400 0500 fd020000 00000000 00000000 00000001 # RTA_GATEWAY fd02::1
+        2400 0c00 00000000 00000000 00000000 00000000 # RTA_CACHEINFO
+                  00000000 00000000 00000000 00000000
+        0500 1400 00000000                     # RTA_PREF
+        ");
+    let message = Messages::new(&answer.0).next().unwrap().unwrap();
+    let found = List { family: 10, link: 3 }.decode_item(&message);
+    let through = |gateway, link| Route {
+        scope: Some(libc::RT_SCOPE_UNIVERSE),
+        priority: 1024,
+        link,
+        ..route("::/0", Some(gateway))
+    };
+    assert_eq!(found, Ok(vec![through("fd01::1", 3), through("fd02::1", 2)]));
+
+    let cut = next_hops(&through("fd01::1", 3), &[6, 0, 0, 0, 3, 0]);
+    assert_eq!(cut, Err(Malformed("next hop without link")));
+}
+
 /// `ip route prepend 10.20.0.0/16 via 10.1.0.1 dev cni0`, a second time.
 #[test]
 fn a_route_that_is_there_already_is_no_error() {
