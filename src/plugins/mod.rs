@@ -29,7 +29,8 @@ pub fn find(name: &str) -> Option<&'static Plugin> {
 impl From<nl::Error> for Error {
     fn from(error: nl::Error) -> Self {
         let hint = match error.errno {
-            Errno::EPERM | Errno::EACCES => "; CAP_NET_ADMIN and CAP_SYS_ADMIN are needed",
+            Errno::EPERM => "; CAP_NET_ADMIN and CAP_SYS_ADMIN are needed",
+            Errno::EACCES => "; IPv6 may be off there (sysctl disable_ipv6)",
             Errno::EPROTONOSUPPORT => "; the kernel has no support for it",
             _ => "",
         };
