@@ -248,13 +248,16 @@ fn attach<'a>(
     if conf.ip_masq && !addresses.is_empty() {
         let label = attachment.label();
         let added = Masquerade::open()?.add(&label, &addresses);
-        undo.push(move || Masquerade::open()?.remove(&label, &addresses));
+        undo.push(move || match Masquerade::open_if_supported()? {
+            Some(mut rules) => rules.remove(&label, &addresses),
+            None => Ok(()),
+        });
         added?;
     }
     if conf.mac_spoof_check {
         let name = attachment.host_link();
         let added = SpoofCheck::open()?.add(&attachment.label(), &name, mac);
-        undo.push(move || SpoofCheck::open()?.remove(&name));
+        undo.push(move || remove_spoof_check(&name));
         added?;
     }
     enable_forwarding(&gateways)?;
@@ -757,7 +760,7 @@ fn del(request: &Request) -> Result<(), Error> {
         errors.note(ipam.del());
     }
     if is_set("macspoofchk") {
-        errors.note(SpoofCheck::open().and_then(|mut check| check.remove(&name)));
+        errors.note(remove_spoof_check(&name));
     }
     errors.into_result()
 }
@@ -795,7 +798,7 @@ fn remove_masquerade(
     if addresses.is_empty() && leases_tell {
         return Ok(None);
     }
-    let mut rules = Masquerade::open()?;
+    let Some(mut rules) = Masquerade::open_if_supported()? else { return Ok(None) };
     if addresses.is_empty() {
         // A foreign address management, and a runtime that does not tell what ADD returned.
         rules.remove_by_label(label)?;
@@ -803,6 +806,13 @@ fn remove_masquerade(
         rules.remove(label, &addresses)?;
     }
     Ok(Some(rules))
+}
+
+fn remove_spoof_check(host_link: &str) -> Result<(), Error> {
+    match SpoofCheck::open_if_supported()? {
+        Some(mut check) => check.remove(host_link),
+        None => Ok(()),
+    }
 }
 
 fn check(request: &Request) -> Result<(), Error> {
@@ -923,19 +933,14 @@ fn gc(request: &Request) -> Result<(), Error> {
                 && !valid.contains(&(attachment.container.as_str(), attachment.ifname.as_str()))
         })
     };
-    let root = request.conf.root();
-    let is_set = |key| root.flag(key).unwrap_or(true);
-
     let mut errors = Errors::default();
     errors.note(remove_links(unwanted));
-    // Elements may be left of a time when the keys were set; a kernel without nf_tables has none.
-    let masqueraded = Masquerade::open().and_then(|mut rules| rules.sweep(unwanted));
-    if is_set("ipMasq") {
-        errors.note(masqueraded);
+    // Whatever the configuration says now: elements may be of a time when their keys were set.
+    if let Some(mut rules) = errors.note(Masquerade::open_if_supported()).flatten() {
+        errors.note(rules.sweep(unwanted));
     }
-    let checked = SpoofCheck::open().and_then(|mut check| check.sweep(unwanted));
-    if is_set("macspoofchk") {
-        errors.note(checked);
+    if let Some(mut check) = errors.note(SpoofCheck::open_if_supported()).flatten() {
+        errors.note(check.sweep(unwanted));
     }
     // As with DEL, a lease stays with what could not be removed.
     if errors.is_empty()

@@ -58,6 +58,18 @@ impl Masquerade {
         Ok(Self { socket: Socket::open(nl::Family::Netfilter)? })
     }
 
+    /// The same where only what is there is of interest; `None` if the kernel can have none.
+    ///
+    /// # Errors
+    /// There is no room for a socket.
+    pub fn open_if_supported() -> Result<Option<Self>, Error> {
+        match Socket::open(nl::Family::Netfilter) {
+            Ok(socket) => Ok(Some(Self { socket })),
+            Err(error) if nft::is_absence(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Sees whether the kernel answers at all.
     ///
     /// # Errors
@@ -106,7 +118,7 @@ impl Masquerade {
         }
         // The network may have had another length of prefix when the address was added.
         let mut entries = Vec::new();
-        for name in set::names(&mut self.socket, TABLE)? {
+        for name in self.sets()? {
             let others = addresses.iter().filter_map(|cidr| Entry::of_set(&name, *cidr));
             entries.extend(others);
         }
@@ -128,10 +140,7 @@ impl Masquerade {
     /// The kernel's refusal.
     pub fn sweep(&mut self, unwanted: impl Fn(&str) -> bool) -> Result<(), Error> {
         let mut entries = Vec::new();
-        for name in set::names(&mut self.socket, TABLE)? {
-            if !name.starts_with(PREFIX) {
-                continue;
-            }
+        for name in self.sets()? {
             for element in set::elements(&mut self.socket, Set { table: TABLE, name: &name })? {
                 if unwanted(&element.comment) {
                     entries.push(Entry { set: name.clone(), key: element.key, prefix: 0 });
@@ -172,6 +181,18 @@ impl Masquerade {
         nft::commit(&mut self.socket, &deletions.chain(additions).collect::<Vec<_>>())
     }
 
+    /// Names of the sets that there are of ours.
+    fn sets(&mut self) -> Result<Vec<String>, Error> {
+        match set::names(&mut self.socket, TABLE) {
+            Ok(mut names) => {
+                names.retain(|name| name.starts_with(PREFIX));
+                Ok(names)
+            }
+            Err(error) if nft::is_absence(&error) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn existing(&mut self, entries: &[Entry]) -> Result<Vec<Entry>, Error> {
         let mut existing = Vec::new();
         for entry in entries {
@@ -191,9 +212,11 @@ impl Masquerade {
     ) -> Result<usize, Error> {
         let mut ours = Vec::new();
         for entry in entries {
-            match set::element(&mut self.socket, entry.set(), &entry.key)? {
-                Some(element) if unwanted(&element.comment) => ours.push(entry),
-                _ => {}
+            match set::element(&mut self.socket, entry.set(), &entry.key) {
+                Ok(Some(element)) if unwanted(&element.comment) => ours.push(entry),
+                Ok(_) => {}
+                Err(error) if nft::is_absence(&error) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         // One transaction takes a few thousand elements.

@@ -49,6 +49,18 @@ impl SpoofCheck {
         Ok(Self { socket: Socket::open(nl::Family::Netfilter)? })
     }
 
+    /// The same where only what is there is of interest; `None` if the kernel can have none.
+    ///
+    /// # Errors
+    /// There is no room for a socket.
+    pub fn open_if_supported() -> Result<Option<Self>, Error> {
+        match Socket::open(nl::Family::Netfilter) {
+            Ok(socket) => Ok(Some(Self { socket })),
+            Err(error) if nft::is_absence(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Sees whether the kernel answers at all.
     ///
     /// # Errors
@@ -79,8 +91,11 @@ impl SpoofCheck {
     /// # Errors
     /// The kernel's refusal.
     pub fn remove(&mut self, link: &str) -> Result<(), Error> {
-        let Some(guarded) = set::element(&mut self.socket, GUARDED, &name_key(link))? else {
-            return Ok(());
+        let guarded = match set::element(&mut self.socket, GUARDED, &name_key(link)) {
+            Ok(Some(guarded)) => guarded,
+            Ok(None) => return Ok(()),
+            Err(error) if nft::is_absence(&error) => return Ok(()),
+            Err(error) => return Err(error.into()),
         };
         let name = name_key(link);
         let pair = mac_in(&guarded.comment).map(|mac| pair_key(link, mac));
@@ -108,7 +123,11 @@ impl SpoofCheck {
     /// The kernel's refusal.
     pub fn sweep(&mut self, unwanted: impl Fn(&str) -> bool) -> Result<(), Error> {
         let mut errors = Errors::default();
-        for element in set::elements(&mut self.socket, GUARDED)? {
+        let elements = match set::elements(&mut self.socket, GUARDED) {
+            Err(error) if nft::is_absence(&error) => return Ok(()),
+            other => other?,
+        };
+        for element in elements {
             let label = element.comment.split(' ').next().unwrap_or_default();
             if unwanted(label) {
                 let end = memchr::memchr(0, &element.key).unwrap_or(element.key.len());

@@ -9,6 +9,8 @@ pub mod set;
 
 use std::fmt;
 
+use nix::errno::Errno;
+
 use super::error::Error;
 use super::request::Request;
 use super::socket::{Channel, Socket};
@@ -85,6 +87,20 @@ fn put_data(out: &mut Encoder, attribute: u16, data: &[u8]) {
 /// The first refusal; then nothing has changed.
 pub fn commit<C: Channel>(socket: &mut Socket<C>, requests: &[&dyn Request]) -> Result<(), Error> {
     socket.execute_framed(&Frame::Begin, requests, &Frame::End)
+}
+
+/// Whether `error` says that this kernel can't have what was asked about: it has no nf_tables, or what
+/// bears the name is of another make.
+#[must_use]
+pub fn is_absence(error: &Error) -> bool {
+    matches!(
+        error.errno,
+        Errno::ENOENT
+            | Errno::EINVAL
+            | Errno::EOPNOTSUPP
+            | Errno::EAFNOSUPPORT
+            | Errno::EPROTONOSUPPORT
+    )
 }
 
 /// The messages around a transaction.
