@@ -12,6 +12,7 @@ mod bridge;
 mod check;
 mod cli;
 mod concurrency;
+mod failure;
 mod harness;
 mod masquerade;
 mod real_input;

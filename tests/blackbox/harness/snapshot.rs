@@ -16,6 +16,8 @@ impl Snapshot {
         for link in host.ip("addr show").as_array().unwrap() {
             let name = link["ifname"].as_str().unwrap();
             lines.insert(format!("link {name}"));
+            let settings = ["mtu", "master", "ifalias"].map(|key| link[key].to_string()).join(" ");
+            lines.insert(format!("settings {settings} of {name}"));
             for address in link["addr_info"].as_array().into_iter().flatten() {
                 // A bridge's own link-local address comes and goes with its carrier.
                 if address["scope"] != "link" {
@@ -66,6 +68,18 @@ impl Snapshot {
         self.0.difference(&before.0).cloned().collect()
     }
 
+    /// Asserts that all is as it was `before`, but for tables, sets, chains and rules that all
+    /// attachments share: those stay once they are made.
+    #[track_caller]
+    pub fn assert_same_but_for_rules(&self, before: &Self) {
+        let is_structure =
+            |line: &String| line.starts_with("nft ") && !line.starts_with("nft element ");
+        let left: Vec<_> = self.since(before).into_iter().filter(|l| !is_structure(l)).collect();
+        let lost = before.since(self);
+        let report = format!("left behind:\n{}\nlost:\n{}", left.join("\n"), lost.join("\n"));
+        assert!(left.is_empty() && lost.is_empty(), "{report}");
+    }
+
     /// Asserts that nothing of one attachment is left: what has come since `before` belongs to all
     /// attachments together, which is `bridge` with its addresses and routes, and the rules of
     /// `table … plumb` that are made once; elements and leases do not.
@@ -74,6 +88,7 @@ impl Snapshot {
         let quoted = format!("{bridge:?}");
         let shared = |line: &str| {
             line == format!("link {bridge}")
+                || line.starts_with("settings ") && line.ends_with(&format!(" of {bridge}"))
                 || line.starts_with("address ") && line.ends_with(&format!(" of {bridge}"))
                 || line.starts_with("route ") && line.contains(&quoted)
                 || line.starts_with("nft ") && !line.starts_with("nft element ")
