@@ -143,7 +143,11 @@ fn what_a_killed_add_or_del_leaves_the_next_del_removes() {
     // As long as the calls take here.
     let measured = host.add(conf, pod).took;
     let whole_del = host.del(conf, pod).took;
-    for _ in 0..150 {
+    let mut rounds = 0;
+    // How often a call is met alive depends on what else the machine does.
+    while rounds < 150 || adds < 40 || dels < 40 {
+        rounds += 1;
+        assert!(rounds < 3000, "killed in time: {adds} ADDs, {dels} DELs of {rounds} each");
         adds +=
             usize::from(killed(&Call::new(&host, "ADD", conf).of(pod), random.delay(measured * 2)));
         host.del(conf, pod).ok();
@@ -155,7 +159,6 @@ fn what_a_killed_add_or_del_leaves_the_next_del_removes() {
         host.del(conf, pod).ok();
         assert!(the_pod_is_empty(pod));
     }
-    assert!(adds >= 40 && dels >= 40, "killed in time: {adds} ADDs, {dels} DELs of 150 each");
     let left = host.snapshot().since(&with_witness);
     assert_eq!(left, [] as [String; 0]);
     host.check(conf, &result, witness).ok();
