@@ -131,10 +131,12 @@ pub fn run(plugin: &Plugin) -> i32 {
         Ok(text) => (text, 0),
         Err(error) => (error.to_json(version), 1),
     };
-    match print(&text) {
-        Ok(()) => status,
-        Err(_) => 1,
+    if print(&text).is_err() {
+        // Nobody hears us there; runtimes keep what is said on standard error, too.
+        let _ = io::stderr().write_all(text.as_bytes());
+        return 1;
     }
+    status
 }
 
 /// Answers a runtime that has called a plugin which there is not, by a stray link for one, and returns
@@ -246,11 +248,11 @@ fn versions() -> String {
 fn about(plugin: &Plugin) -> String {
     let supported: Vec<_> = Version::ALL.iter().map(|version| version.text()).collect();
     format!(
-        "CNI {} plugin, plumb {}\n{}\nCNI protocol versions supported: {}\n",
+        "CNI {} plugin v{} (plumb)\nCNI protocol versions supported: {}\n{}\n",
         plugin.name,
         env!("CARGO_PKG_VERSION"),
-        plugin.about,
         supported.join(", "),
+        plugin.about,
     )
 }
 
