@@ -399,7 +399,8 @@ fn unsupported(error: nl::Error) -> Error {
     let mut error = Error::from(error);
     if lacking {
         error.msg.push_str(
-            "; ipMasq needs nf_tables with inet NAT and masquerading in the kernel              (CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT, CONFIG_NFT_MASQ)",
+            "; ipMasq needs nf_tables with inet NAT and masquerading in the kernel \
+             (CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT, CONFIG_NFT_MASQ)",
         );
     }
     error
