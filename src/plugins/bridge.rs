@@ -263,6 +263,12 @@ fn attach<'a>(
     enable_forwarding(&gateways)?;
     let port = port_up(&mut host, conf, attachment, &bridge)?;
     container.await_addresses(&result)?;
+    // A bridge whose MTU nobody has set takes on its ports' smallest.
+    let bridge = if port.mtu == bridge.mtu {
+        bridge
+    } else {
+        link::get(&mut host, Target::Index(bridge.index))?.unwrap_or(bridge)
+    };
 
     result.interfaces = vec![
         interface(&bridge, port.bridge_mac.or(bridge.mac).unwrap_or_default()),
