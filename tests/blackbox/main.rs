@@ -8,11 +8,15 @@
     reason = "a test fails by panicking"
 )]
 
+mod bad_input;
 mod bridge;
 mod check;
 mod cli;
 mod concurrency;
+mod delegation;
+mod engines;
 mod failure;
 mod harness;
 mod masquerade;
+mod protocol;
 mod real_input;

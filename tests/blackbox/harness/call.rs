@@ -1,4 +1,7 @@
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,6 +15,8 @@ pub struct Call<'a> {
     host: &'a Host,
     plugin: String,
     prefix: Vec<String>,
+    stdout: Option<String>,
+    hook: Option<fn() -> io::Result<()>>,
     env: Vec<(String, String)>,
     stdin: Vec<u8>,
 }
@@ -20,8 +25,15 @@ impl<'a> Call<'a> {
     /// A call of the plugin that `conf` names, about no container yet.
     pub fn new(host: &'a Host, command: &str, conf: &Value) -> Self {
         let plugin = conf["type"].as_str().unwrap_or("bridge").to_owned();
-        let stdin = conf.to_string().into_bytes();
-        let call = Self { host, plugin, prefix: Vec::new(), env: Vec::new(), stdin };
+        let call = Self {
+            host,
+            plugin,
+            prefix: Vec::new(),
+            stdout: None,
+            hook: None,
+            env: Vec::new(),
+            stdin: conf.to_string().into_bytes(),
+        };
         call.env("CNI_COMMAND", command).env("CNI_PATH", BIN)
     }
 
@@ -33,7 +45,8 @@ impl<'a> Call<'a> {
             .env("CNI_IFNAME", "eth0")
     }
 
-    /// Another plugin than the one that the configuration names.
+    /// Another plugin than the one that the configuration names: by its name, or the path of a
+    /// foreign one.
     #[must_use]
     pub fn plugin(mut self, name: &str) -> Self {
         name.clone_into(&mut self.plugin);
@@ -44,6 +57,20 @@ impl<'a> Call<'a> {
     #[must_use]
     pub fn under(mut self, words: &[&str]) -> Self {
         self.prefix = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// What the plugin prints goes into this file.
+    #[must_use]
+    pub fn stdout(mut self, path: &str) -> Self {
+        self.stdout = Some(path.to_owned());
+        self
+    }
+
+    /// Has the process do this before it becomes the plugin.
+    #[must_use]
+    pub fn before_exec(mut self, hook: fn() -> io::Result<()>) -> Self {
+        self.hook = Some(hook);
         self
     }
 
@@ -70,7 +97,7 @@ impl<'a> Call<'a> {
     }
 
     fn command(&self) -> Command {
-        let plugin = format!("{BIN}/{}", self.plugin);
+        let plugin = Path::new(BIN).join(&self.plugin);
         let mut command = match self.prefix.split_first() {
             Some((program, arguments)) => {
                 let mut command = self.host.command(program);
@@ -81,14 +108,28 @@ impl<'a> Call<'a> {
         };
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(path) = &self.stdout {
+            command.stdout(File::options().write(true).open(path).unwrap());
+        }
+        if let Some(hook) = self.hook {
+            // SAFETY: the hooks of tests do no more than a few system calls.
+            unsafe { command.pre_exec(hook) };
+        }
         command
     }
 
     /// Starts the plugin and sends it its configuration.
     pub fn start(&self) -> Child {
+        let mut child = self.start_with_stdin_open();
+        drop(child.stdin.take());
+        child
+    }
+
+    /// Starts the plugin, which has its configuration and waits for the end of standard input.
+    pub fn start_with_stdin_open(&self) -> Child {
         let mut child = self.command().spawn().unwrap();
         // A plugin that reads nothing, or has been killed, closes the pipe.
-        let _ = child.stdin.take().unwrap().write_all(&self.stdin);
+        let _ = child.stdin.as_mut().unwrap().write_all(&self.stdin);
         child
     }
 

@@ -15,4 +15,4 @@ mod snapshot;
 
 pub use call::{Call, Outcome, network};
 pub use conf::{bridge_conf, dual, ipv4};
-pub use host::{Host, PLUMB, Pod};
+pub use host::{BIN, Host, PLUMB, Pod};
