@@ -458,7 +458,7 @@ fn refuse_router_advertisements(bridge: &str) -> Result<(), Error> {
     match sysctl::write(&name, "0") {
         // A kernel without IPv6.
         Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(|why| setting_error(format_args!("set sysctl {name} to 0"), why)),
+        other => other.map_err(|why| setting_error(format_args!("set sysctl {name} to 0"), &why)),
     }
 }
 
@@ -690,7 +690,7 @@ fn enable_forwarding(gateways: &[Cidr]) -> Result<(), Error> {
     for (is_ipv4, name) in families {
         if gateways.iter().any(|gateway| gateway.address.is_ipv4() == is_ipv4) {
             sysctl::ensure(name, "1")
-                .map_err(|why| setting_error(format_args!("set sysctl {name} to 1"), why))?;
+                .map_err(|why| setting_error(format_args!("set sysctl {name} to 1"), &why))?;
         }
     }
     Ok(())

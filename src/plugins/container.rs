@@ -84,7 +84,7 @@ impl<'a> Container<'a> {
             let monitor = waits.then(|| Monitor::open(Changes::Ipv6Addresses)).transpose()?;
             Ok::<_, Error>(Some(Self { netns, socket, monitor, ifname, index }))
         });
-        inside.map_err(|why| setting_error("enter the container's network namespace", why))?
+        inside.map_err(|why| setting_error("enter the container's network namespace", &why))?
     }
 
     /// Brings the link up with its addresses and routes, in one conversation.
@@ -217,7 +217,7 @@ impl<'a> Container<'a> {
             }
             Ok::<_, io::Error>(())
         });
-        let error = |why| setting_error("turn IPv6 on in the container", why);
+        let error = |why| setting_error("turn IPv6 on in the container", &why);
         written.map_err(error)?.map_err(error)
     }
 }
@@ -242,7 +242,7 @@ fn set_ipv6(ifname: &str, ipv6: Ipv6) -> Result<(), Error> {
         let name = format!("ipv6/conf/{ifname}/{name}");
         match sysctl::write(&name, value) {
             Err(why) if why.kind() != io::ErrorKind::NotFound => {
-                return Err(setting_error(format_args!("set sysctl {name} to {value}"), why));
+                return Err(setting_error(format_args!("set sysctl {name} to {value}"), &why));
             }
             _ => {}
         }

@@ -10,6 +10,8 @@ pub mod masquerade;
 pub mod spoof_check;
 pub mod undo;
 
+use std::io;
+
 use nix::errno::Errno;
 
 use crate::cni::{Code, Error, Plugin};
@@ -25,11 +27,13 @@ pub fn find(name: &str) -> Option<&'static Plugin> {
     ALL.into_iter().find(|plugin| plugin.name == name)
 }
 
+const PRIVILEGE: &str = "; CAP_NET_ADMIN and CAP_SYS_ADMIN are needed";
+
 /// The one place where the kernel's refusals become CNI errors.
 impl From<nl::Error> for Error {
     fn from(error: nl::Error) -> Self {
         let hint = match error.errno {
-            Errno::EPERM => "; CAP_NET_ADMIN and CAP_SYS_ADMIN are needed",
+            Errno::EPERM => PRIVILEGE,
             Errno::EACCES => "; IPv6 may be off there (sysctl disable_ipv6)",
             Errno::EPROTONOSUPPORT => "; the kernel has no support for it",
             _ => "",
@@ -38,7 +42,12 @@ impl From<nl::Error> for Error {
     }
 }
 
-/// An error of the host's settings or files, which are no netlink matter.
-fn setting_error(what: impl std::fmt::Display, why: impl std::fmt::Display) -> Error {
-    Error::new(Code::Internal, format!("cannot {what}: {why}"))
+/// An error of namespaces and of the host's settings, which are no netlink matter.
+fn setting_error(what: impl std::fmt::Display, why: &io::Error) -> Error {
+    let Some(errno) = why.raw_os_error().map(Errno::from_raw) else {
+        return Error::new(Code::Internal, format!("cannot {what}: {why}"));
+    };
+    let hint = if matches!(errno, Errno::EPERM | Errno::EACCES) { PRIVILEGE } else { "" };
+    Error::new(Code::Internal, format!("cannot {what}: {errno:?}{hint}"))
+        .with_details(format!("{errno:?} ({})", errno.desc()))
 }
