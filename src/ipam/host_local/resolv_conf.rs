@@ -1,18 +1,37 @@
 //! Reads the name resolution of a container from a file in the format of resolv.conf(5).
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 
 use crate::cni::Error;
 use crate::cni::result::Dns;
 
+/// The largest file that is read, in bytes.
+const LARGEST: u64 = 64 << 10;
+
 /// Reads `nameserver`, `domain`, `search` and `options` from the file at `path`.
 ///
 /// # Errors
-/// The file can't be read.
+/// The file can't be read, or is none that holds text.
 pub fn read(path: &str) -> Result<Dns, Error> {
-    let text = fs::read_to_string(path)
+    let text = read_file(path)
         .map_err(|why| Error::io(format_args!("read ipam.resolvConf {path:?}"), why))?;
     Ok(parse(&text))
+}
+
+/// Whatever the path leads to, it is neither waited for nor read without end.
+fn read_file(path: &str) -> io::Result<String> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut text = String::new();
+    file.take(LARGEST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST {
+        return Err(io::Error::other(format!("it has more than {LARGEST} bytes")));
+    }
+    Ok(text)
 }
 
 fn parse(text: &str) -> Dns {
