@@ -39,6 +39,8 @@ const LOCK: &str = "lock";
 const INDEX: &str = "plumb.index";
 /// How long a lock is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest name of a file, in bytes (linux/limits.h).
+const NAME_MAX: usize = 255;
 /// A lease file is shorter; what is longer is none.
 const LEASE_MAX: usize = 4096;
 
@@ -106,13 +108,11 @@ impl Store {
     /// Those of open(2).
     pub fn open(data_dir: &str, network: &str) -> Result<Option<Self>, Error> {
         let path = Path::new(data_dir).join(network);
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        match nix::fcntl::open(&path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self { directory: File::from(fd), path })),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(why) => {
-                Err(Error::io(format_args!("open lease directory {}", path.display()), why.desc()))
-            }
+        match Self::at(&path) {
+            Ok(store) => Ok(Some(store)),
+            // What is longer than a file's name may be can't be there either.
+            Err(Errno::ENOENT | Errno::ENAMETOOLONG) => Ok(None),
+            Err(why) => Err(open_error(&path, why)),
         }
     }
 
@@ -121,17 +121,26 @@ impl Store {
     /// # Errors
     /// Those of open(2) and mkdir(2).
     pub fn create(data_dir: &str, network: &str) -> Result<Self, Error> {
-        if let Some(store) = Self::open(data_dir, network)? {
-            return Ok(store);
-        }
         let path = Path::new(data_dir).join(network);
+        match Self::at(&path) {
+            Err(Errno::ENOENT) => {}
+            other => return other.map_err(|why| open_error(&path, why)),
+        }
+        // Or the directories above would be made for one that they can't hold.
+        if network.len() > NAME_MAX {
+            return Err(open_error(&path, Errno::ENAMETOOLONG));
+        }
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&path);
         made.map_err(|why| {
             Error::io(format_args!("create lease directory {}", path.display()), why)
         })?;
-        Self::open(data_dir, network)?.ok_or_else(|| {
-            Error::io(format_args!("open lease directory {}", path.display()), "it has vanished")
-        })
+        Self::at(&path).map_err(|why| open_error(&path, why))
+    }
+
+    fn at(path: &Path) -> Result<Self, Errno> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = nix::fcntl::open(path, flags, Mode::empty())?;
+        Ok(Self { directory: File::from(fd), path: path.to_owned() })
     }
 
     /// Where it is, for messages.
@@ -220,6 +229,10 @@ impl Store {
     fn warn(&self, what: std::fmt::Arguments<'_>) {
         let _ = writeln!(io::stderr(), "plumb: host-local: {}: {what}", self.path.display());
     }
+}
+
+fn open_error(path: &Path, why: Errno) -> Error {
+    Error::io(format_args!("open lease directory {}", path.display()), why.desc())
 }
 
 /// What is known of the index.
