@@ -138,12 +138,19 @@ impl Route {
     /// Reads a route object.
     ///
     /// # Errors
-    /// `dst` is missing, or a key has the wrong type or is out of range.
+    /// `dst` is missing, `gw` of the other address family, or a key has the wrong type or is out of
+    /// range.
     pub fn read(node: &Node<'_>) -> Result<Self, Error> {
         let number = |key| Ok::<_, Error>(node.number(key, 0..=u32::MAX)?.unwrap_or(0));
+        let dst = required(node, "dst")?.cidr()?;
+        let gw = optional_ip(node, "gw")?;
+        if let Some(gw) = gw.filter(|gw| gw.is_ipv4() != dst.address.is_ipv4()) {
+            let expected = format!("an address of the family of dst {dst}");
+            return Err(Error::invalid(format_args!("{node}.gw"), gw, &expected));
+        }
         Ok(Self {
-            dst: required(node, "dst")?.cidr()?,
-            gw: optional_ip(node, "gw")?,
+            dst,
+            gw,
             mtu: number("mtu")?,
             advmss: number("advmss")?,
             priority: number("priority")?,
