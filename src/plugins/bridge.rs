@@ -823,6 +823,7 @@ fn remove_spoof_check(host_link: &str) -> Result<(), Error> {
 
 fn check(request: &Request) -> Result<(), Error> {
     let conf = Conf::read(request)?;
+    request.netns()?;
     let prev = request.conf.required_prev_result()?;
     let attachment = request.attachment();
     let fault = |what: String| Error::new(Code::Internal, what);
