@@ -118,10 +118,13 @@ impl NetConf {
             return Err(Error::new(Code::InvalidConfig, msg));
         }
         root.list(KEY, |item| {
-            Ok(ValidAttachment {
-                container: item.string("containerID")?.unwrap_or_default(),
-                ifname: item.string("ifname")?.unwrap_or_default(),
-            })
+            // One that names nobody would have somebody removed who was to be kept.
+            let name = |key| {
+                item.string(key)?.filter(|name| !name.is_empty()).ok_or_else(|| {
+                    Error::invalid(format_args!("{item}.{key}"), "nothing", "the attachment's")
+                })
+            };
+            Ok(ValidAttachment { container: name("containerID")?, ifname: name("ifname")? })
         })
     }
 
@@ -153,8 +156,8 @@ pub fn is_identifier(text: &str) -> bool {
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
-/// What is wrong with `name` as the name of an interface; `None` if it is one (`dev_valid_name` of the
-/// kernel, and no colon, which ifconfig's aliases have).
+/// What is wrong with `name` as the name of an interface; `None` if it is one (`dev_valid_name` and
+/// `sysctl_dev_name_is_allowed` of the kernel, and no colon, which ifconfig's aliases have).
 #[must_use]
 pub fn interface_name_fault(name: &str) -> Option<&'static str> {
     if name.is_empty() {
@@ -163,6 +166,10 @@ pub fn interface_name_fault(name: &str) -> Option<&'static str> {
         Some("has more than 15 bytes")
     } else if name == "." || name == ".." {
         Some("is a directory's")
+    } else if name == "all" || name == "default" {
+        Some("means the settings of all interfaces")
+    } else if name.contains(char::REPLACEMENT_CHARACTER) {
+        Some("is not UTF-8 text")
     } else if name.contains(['/', ':', '\0']) || name.contains(char::is_whitespace) {
         Some("contains a slash, a colon, white space or NUL")
     } else {
@@ -188,7 +195,20 @@ mod tests {
     fn interface_names_are_the_kernels() {
         assert_eq!(interface_name_fault("eth0"), None);
         assert_eq!(interface_name_fault("eth0.100"), None);
-        for name in ["", ".", "..", "a/b", "a:0", "a b", "a\u{a0}b", "sixteen-bytes-xx"] {
+        let faulty = [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a:0",
+            "a b",
+            "a\u{a0}b",
+            "sixteen-bytes-xx",
+            "all",
+            "default",
+            "a\u{fffd}",
+        ];
+        for name in faulty {
             assert!(interface_name_fault(name).is_some(), "{name:?}");
         }
     }
