@@ -157,12 +157,6 @@ impl RangeSet {
         };
         self.0.iter().map(size).fold(0, u128::saturating_add)
     }
-
-    fn overlap(&self, other: &Self) -> Option<(&Range, Range)> {
-        self.0.iter().find_map(|a| {
-            other.0.iter().find(|b| !std::ptr::eq(a, *b) && a.overlaps(b)).map(|b| (a, b.clone()))
-        })
-    }
 }
 
 /// Consecutive addresses of a range that are to be tried, as numbers.
@@ -188,9 +182,11 @@ impl fmt::Display for RangeSet {
 /// # Errors
 /// Two ranges overlap.
 pub fn check_overlaps(sets: &[RangeSet]) -> Result<(), Error> {
-    for (index, set) in sets.iter().enumerate() {
-        let others = sets.get(index..).unwrap_or_default();
-        if let Some((a, b)) = others.iter().find_map(|other| set.overlap(other)) {
+    let mut ranges: Vec<_> = sets.iter().flat_map(|set| &set.0).collect();
+    // By family, too. If any two overlap, then two neighbours do.
+    ranges.sort_by_key(|range| range.start);
+    for (a, b) in ranges.iter().zip(ranges.iter().skip(1)) {
+        if a.overlaps(b) {
             return Err(Error::invalid(
                 "ipam.ranges",
                 format_args!("{a} and {b}"),
