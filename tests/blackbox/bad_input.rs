@@ -334,7 +334,8 @@ fn values_of_bridge_out_of_range() {
     let pod = host.pod("a");
     let mut host = Untouched::new(&host, &pod);
     let base = layer2();
-    let names = ["", ".", "..", "a/b", "../br0", "a:0", "a b", "sixteen-bytes-xx"];
+    let names =
+        ["", ".", "..", "a/b", "../br0", "a:0", "a b", "sixteen-bytes-xx", "all", "default"];
     for name in names {
         host.key(&base, "bridge", INVALID, &[name.into()], Cleans);
     }
@@ -681,6 +682,66 @@ fn requests_that_can_not_be_met_leave_no_lease() {
             assert_eq!(host.snapshot(), before, "{path}");
         }
     }
+}
+
+/// Without a sound list of those to keep nothing is removed.
+#[test]
+fn attachments_to_keep_that_name_nobody() {
+    let host = Host::new();
+    let pod = host.pod("a");
+    let mut conf = leasing();
+    conf["isGateway"] = true.into();
+    conf["ipMasq"] = true.into();
+    host.add(&conf, &pod).ok();
+    let before = host.snapshot();
+    const KEY: &str = "cni.dev/valid-attachments";
+    for (list, code, words) in [
+        (json!(null), INVALID, "got nothing"),
+        (json!("a"), DECODE, "got \"a\""),
+        (json!({"containerID": "a", "ifname": "eth0"}), DECODE, "a list"),
+        (json!(["a"]), DECODE, "[0]: expected an object, got \"a\""),
+        (json!([null]), DECODE, "[0]: expected an object, got null"),
+        (json!([{}]), INVALID, "[0].containerID: expected"),
+        (json!([{"containerID": "", "ifname": "eth0"}]), INVALID, "[0].containerID: expected"),
+        (
+            json!([{"containerID": "b", "ifname": "eth0"}, {"containerID": "a"}]),
+            INVALID,
+            "[1].ifname: expected",
+        ),
+        (json!([{"containerID": 5, "ifname": "eth0"}]), DECODE, "[0].containerID: expected"),
+        (json!([{"containerID": "a", "ifname": 5}]), DECODE, "[0].ifname: expected"),
+        (json!([{"container": "a", "ifname": "eth0"}]), INVALID, "[0].containerID: expected"),
+    ] {
+        let mut conf = conf.clone();
+        conf[KEY] = list.clone();
+        for plugin in ["bridge", "host-local"] {
+            let outcome = Call::new(&host, "GC", &conf).plugin(plugin).run();
+            outcome.fails(code, &[KEY, words]);
+            assert_eq!(host.snapshot(), before, "{plugin} {list}");
+        }
+    }
+    host.gc(&conf, &[("a", "eth0")]).ok();
+    assert_eq!(host.snapshot(), before);
+    host.gc(&conf, &[]).ok();
+    assert_eq!(host.leases("net"), [] as [&str; 0], "the list is believed if it is sound");
+}
+
+/// Whether ranges overlap takes no time worth naming, however many there are.
+#[test]
+fn a_hundred_thousand_ranges() {
+    let host = Host::new();
+    let pod = host.pod("a");
+    let range = |n: u32| json!({"subnet": format!("fd05:{:x}:{:x}::/64", n >> 16, n & 0xffff)});
+    let mut ranges: Vec<_> = (0..100_000).map(range).collect();
+    let mut conf = leasing();
+    conf["ipam"] = json!({"type": "host-local", "ranges": [ranges]});
+    let result = host.add(&conf, &pod).ok();
+    assert_eq!(result["ips"][0]["address"], "fd05::2/64");
+    host.del(&conf, &pod).ok();
+    ranges.push(range(77_777));
+    conf["ipam"]["ranges"] = json!([ranges]);
+    let words = ["ipam.ranges", "fd05:1:2fd1::1-", "don't overlap"];
+    host.add(&conf, &pod).fails(INVALID, &words);
 }
 
 #[test]

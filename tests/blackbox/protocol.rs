@@ -85,10 +85,15 @@ fn values_are_validated_only_where_the_command_needs_them() {
                 let outcome = call.clone().env("CNI_CONTAINERID", container).run();
                 outcome.fails(4, &["CNI_CONTAINERID", &format!("{container:?}")]);
             }
-            for ifname in [".", "..", "a/b", "a:0", "a b", "a\u{a0}b", "sixteen-bytes-xx"] {
+            for ifname in
+                [".", "..", "a/b", "a:0", "a b", "a\u{a0}b", "sixteen-bytes-xx", "all", "default"]
+            {
                 let outcome = call.clone().env("CNI_IFNAME", ifname).run();
                 outcome.fails(4, &["CNI_IFNAME", &format!("{ifname:?}")]);
             }
+            // Bytes that are no text can't be told in a result.
+            let shell = ["sh", "-c", "export CNI_IFNAME=$(printf 'a\\377'); exec \"$0\""];
+            call.under(&shell).run().fails(4, &["CNI_IFNAME", "not UTF-8"]);
         }
         for command in ["GC", "STATUS"] {
             let call = Call::new(&host, command, &conf("1.1.0")).plugin(plugin);
