@@ -455,6 +455,93 @@ fn results_are_printed_in_the_version_asked_for() {
     host.snapshot().assert_nothing_but_shared(&before, "br0");
 }
 
+/// host-local by itself: the same without interfaces.
+#[test]
+fn results_of_address_management_are_printed_in_the_version_asked_for() {
+    let host = Host::new();
+    let pod = host.pod("a");
+    host.write("/run/resolv.conf", "nameserver 192.0.2.53\n");
+    for version in [None].into_iter().chain(VERSIONS.map(Some)) {
+        for resolv_conf in ["", "/run/resolv.conf"] {
+            let mut conf = conf("");
+            conf["cniVersion"] = version.into();
+            conf["type"] = "host-local".into();
+            conf["ipam"]["routes"] = json!([{"dst": "192.0.2.9/24", "gw": "10.5.0.9"}]);
+            conf["ipam"]["rangeEnd"] = "10.5.0.2".into();
+            conf["ipam"]["resolvConf"] = resolv_conf.into();
+            let text = version.unwrap_or("0.1.0");
+            let dns = if resolv_conf.is_empty() {
+                "{}".to_owned()
+            } else {
+                "{\n        \"nameservers\": [\n            \"192.0.2.53\"\n        ]\n    }"
+                    .to_owned()
+            };
+            let expected = match text {
+                "0.1.0" | "0.2.0" => format!(
+                    r#"{{
+    "cniVersion": "{text}",
+    "ip4": {{
+        "ip": "10.5.0.2/24",
+        "gateway": "10.5.0.1",
+        "routes": [
+            {{
+                "dst": "192.0.2.9/24",
+                "gw": "10.5.0.9"
+            }}
+        ]
+    }},
+    "dns": {dns}
+}}"#
+                ),
+                "0.3.0" | "0.3.1" | "0.4.0" => format!(
+                    r#"{{
+    "cniVersion": "{text}",
+    "ips": [
+        {{
+            "version": "4",
+            "address": "10.5.0.2/24",
+            "gateway": "10.5.0.1"
+        }}
+    ],
+    "routes": [
+        {{
+            "dst": "192.0.2.9/24",
+            "gw": "10.5.0.9"
+        }}
+    ],
+    "dns": {dns}
+}}"#
+                ),
+                _ => {
+                    let told = !resolv_conf.is_empty();
+                    let dns = if told { format!("\n    \"dns\": {dns},") } else { String::new() };
+                    format!(
+                        r#"{{
+    "cniVersion": "{text}",{dns}
+    "ips": [
+        {{
+            "address": "10.5.0.2/24",
+            "gateway": "10.5.0.1"
+        }}
+    ],
+    "routes": [
+        {{
+            "dst": "192.0.2.9/24",
+            "gw": "10.5.0.9"
+        }}
+    ]
+}}"#
+                    )
+                }
+            };
+            let outcome = host.add(&conf, &pod);
+            outcome.ok();
+            assert_eq!(outcome.stdout, expected, "{version:?}");
+            host.del(&conf, &pod).ok();
+        }
+    }
+}
+
 #[test]
 fn a_routes_settings_arrive_in_the_kernel() {
     let host = Host::new();
