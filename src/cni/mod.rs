@@ -1,8 +1,8 @@
 //! The CNI protocol (spec 1.1.0 and every version before): what a runtime hands to a plugin and what it
 //! gets back. Nothing in here knows of netlink.
 //!
-//! [`frame`] runs a plugin: [`env`] and standard input in ([`conf`], [`json`], [`args`]), [`result`] or
-//! [`error`] out ([`print`]). [`delegate`] finds and runs other plugins, [`attachment`] says what one
+//! [`frame`] runs a plugin: [`mod@env`] and standard input in ([`conf`], [`json`], [`args`]), [`result`] or
+//! [`error`] out ([`mod@print`]). [`delegate`] finds and runs other plugins, [`attachment`] says what one
 //! attachment is called everywhere, [`version`] which versions there are.
 
 pub mod args;

@@ -120,7 +120,7 @@ impl<'a> Container<'a> {
     /// asked of them.
     ///
     /// # Errors
-    /// One is in use, or its state is still open after [`DAD_PATIENCE`].
+    /// One is in use, or its state is still open after 10 s.
     pub fn await_addresses(&mut self, result: &CniResult) -> Result<(), Error> {
         let Some(monitor) = &self.monitor else { return Ok(()) };
         let deadline = Instant::now() + DAD_PATIENCE;

@@ -1,14 +1,15 @@
 //! The plugins, one file each, and what they share.
 //!
 //! An interface plugin reads from top to bottom: what it is configured with, ADD, DEL, CHECK, GC,
-//! STATUS. What it has in common with others: [`container`], the container's side of a link;
-//! [`masquerade`] and [`spoof_check`], packet rules; [`undo`], the way back of a failed ADD.
+//! STATUS. What it has in common with others: [`veth`], the pair that reaches from the host into a
+//! container; [`container`], the container's side of any link; [`masquerade`] and [`spoof_check`], packet rules; [`undo`], the way back of a failed ADD.
 
 pub mod bridge;
 pub mod container;
 pub mod masquerade;
 pub mod spoof_check;
 pub mod undo;
+pub mod veth;
 
 use std::io;
 

@@ -273,6 +273,23 @@ fn masquerading_ends_although_the_networks_prefix_has_changed() {
     assert_eq!(host.element_comments(), [] as [&str; 0]);
 }
 
+/// Somebody has emptied the lease directory, as the cure that is passed around for leaked addresses has
+/// it. The leases don't tell any more what was masqueraded.
+#[test]
+fn masquerading_ends_although_the_leases_have_been_taken_away() {
+    let host = Host::new();
+    let before = host.snapshot();
+    let (a, b) = (host.pod("a"), host.pod("b"));
+    let conf = masqueraded(&json!({"ipam": dual()}));
+    host.add(&conf, &a).ok();
+    host.add(&conf, &b).ok();
+    host.sh("rm -r /var/lib/cni/networks/net");
+    host.del(&conf, &a).ok();
+    assert_eq!(host.element_comments(), ["plumb:net/b/eth0"; 2]);
+    host.del(&conf, &b).ok();
+    host.snapshot().assert_nothing_but_shared(&before, "br0");
+}
+
 #[test]
 fn podman_8048_rules_lost_to_a_flush_fail_no_del_and_come_back_with_the_next_add() {
     let host = Host::new();

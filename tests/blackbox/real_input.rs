@@ -25,7 +25,7 @@ pub fn peer_seen_by(outside: &Pod<'_>, server: &str, pod: &Pod<'_>) -> String {
         .spawn()
         .unwrap();
     let address = if server.contains(':') { format!("[{server}]") } else { server.to_owned() };
-    let answer = pod.sh(&format!("socat -T 5 - TCP:{address}:8080,retry=100,interval=0.02"));
+    let answer = pod.sh(&format!("socat -T 5 - TCP:{address}:8080,retry=500,interval=0.02"));
     listener.wait().unwrap();
     answer.trim().trim_matches(['[', ']']).to_owned()
 }

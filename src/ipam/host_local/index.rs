@@ -13,7 +13,7 @@
 //!
 //! | part | size | content |
 //! | --- | --- | --- |
-//! | header | 64 | see [`Header`] |
+//! | header | 64 | see `Header` |
 //! | slots | 32 × 2ⁿ | hash table with linear probing: key of an attachment → one of its addresses |
 //! | blocks | 544 × 2ᵐ | hash table with linear probing: 4096 consecutive addresses → bitmap of those leased |
 //!

@@ -1,0 +1,116 @@
+//! The bridge itself: found, or made, and taken back.
+
+use nix::errno::Errno;
+
+use super::conf::Conf;
+use crate::cni::{Code, Error, Request};
+use crate::net::Mac;
+use crate::nl::link::{Change, Link, Target};
+use crate::nl::{Family, Socket, link};
+use crate::plugins::container::{Container, Ipv6};
+use crate::plugins::undo::Undo;
+use crate::plugins::{setting_error, veth};
+use crate::sha256;
+use crate::sys::sysctl;
+
+/// How often a bridge is looked for again that vanishes under our hands.
+const ATTEMPTS: usize = 4;
+
+/// Finds the bridge, or makes it, and sees to it that it is up.
+pub(super) fn ensure<'a>(
+    host: &mut Socket,
+    request: &'a Request,
+    conf: &'a Conf,
+    undo: &mut Undo<'a>,
+) -> Result<Link, Error> {
+    let name = &conf.bridge;
+    for _ in 0..ATTEMPTS {
+        let Some(bridge) = link::get(host, Target::Name(name))? else {
+            make(host, request, conf, undo)?;
+            continue;
+        };
+        if !bridge.is_bridge() {
+            let kind = bridge.kind.as_deref().unwrap_or("physical device");
+            let got = format!("{name:?}, which exists and is a {kind}");
+            return Err(Error::invalid(
+                "bridge",
+                got,
+                "the name of a bridge, or a name that is free",
+            ));
+        }
+        let change = Change {
+            up: !bridge.up,
+            promiscuous: conf.promiscuous && !bridge.promiscuous,
+            ..Change::default()
+        };
+        if change.up {
+            refuse_router_advertisements(name)?;
+        }
+        if change.up || change.promiscuous {
+            host.execute(&[&link::Set { target: Target::Index(bridge.index), change }])?;
+        }
+        return Ok(bridge);
+    }
+    Err(Error::new(Code::TryAgainLater, format!("bridge {name:?} keeps vanishing")))
+}
+
+/// Makes the bridge, down. That another process does so at the same time is no error.
+fn make<'a>(
+    host: &mut Socket,
+    request: &'a Request,
+    conf: &'a Conf,
+    undo: &mut Undo<'a>,
+) -> Result<(), Error> {
+    // A bridge is not made for an attachment that can't come about.
+    let ifname = &request.env.ifname;
+    if Container::enter(request.netns()?, ifname, Ipv6::DEFAULT)?.is_some() {
+        return Err(veth::interface_exists(ifname));
+    }
+    let name = &conf.bridge;
+    let made = host.execute(&[&link::NewBridge { name, mac: stable_mac(name), mtu: conf.mtu }]);
+    if made.as_ref().is_err_and(|error| error.errno == Errno::EEXIST) {
+        return Ok(());
+    }
+    // An answer that did not come through may have been a good one.
+    undo.push(move || remove_unused(name));
+    Ok(made?)
+}
+
+/// A bridge's address: always the same on this machine, so that it outlives a new bridge of the same
+/// name, and another on any other machine that might share a link.
+fn stable_mac(name: &str) -> Mac {
+    let machine = std::fs::read("/etc/machine-id")
+        .ok()
+        .filter(|id| id.len() >= 32)
+        .or_else(|| std::fs::read("/proc/sys/kernel/random/uuid").ok())
+        .unwrap_or_default();
+    Mac::local(&sha256::digest_parts(&[b"bridge mac", &machine, name.as_bytes()]))
+}
+
+/// Has a bridge that becomes a gateway keep the address that it has. One that somebody made without would
+/// take the lowest of its ports', and another one's when that port goes.
+pub(super) fn keep_mac(host: &mut Socket, bridge: &Link) -> Result<(), Error> {
+    let change = Change { mac: bridge.mac, ..Change::default() };
+    Ok(host.execute(&[&link::Set { target: Target::Index(bridge.index), change }])?)
+}
+
+/// The host takes no advice on routing from its containers.
+fn refuse_router_advertisements(bridge: &str) -> Result<(), Error> {
+    let name = format!("ipv6/conf/{bridge}/accept_ra");
+    match sysctl::write(&name, "0") {
+        // A kernel without IPv6.
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|why| setting_error(format_args!("set sysctl {name} to 0"), &why)),
+    }
+}
+
+/// Takes back a bridge of ours, unless others have come to use it.
+fn remove_unused(name: &str) -> Result<(), Error> {
+    let mut host = Socket::open(Family::Route)?;
+    let links = link::list(&mut host)?;
+    let Some(bridge) = links.iter().find(|link| link.name == name) else { return Ok(()) };
+    if links.iter().any(|link| link.master == Some(bridge.index)) {
+        return Ok(());
+    }
+    Ok(host.execute(&[&link::Delete(Target::Index(bridge.index))])?)
+}

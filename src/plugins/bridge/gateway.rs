@@ -1,0 +1,213 @@
+//! The bridge as its containers' gateway: its addresses, their default routes, forwarding.
+
+use std::net::IpAddr;
+
+use nix::errno::Errno;
+
+use super::conf::Conf;
+use crate::cni::result::{CniResult, Route};
+use crate::cni::{Attachment, Code, Error};
+use crate::net::{Cidr, from_bits, to_bits};
+use crate::nl::link::Link;
+use crate::nl::{Family, Socket, addr, link};
+use crate::plugins::undo::Undo;
+use crate::plugins::{container, setting_error};
+use crate::sys::sysctl;
+
+/// The addresses that the bridge has to have, one for each gateway.
+pub(super) fn addresses(result: &mut CniResult) -> Vec<Cidr> {
+    complete(result);
+    let mut gateways: Vec<Cidr> = Vec::new();
+    for ip in &result.ips {
+        if let Some(address) = ip.gateway {
+            let gateway = Cidr { address, prefix: ip.address.prefix };
+            if !gateways.contains(&gateway) {
+                gateways.push(gateway);
+            }
+        }
+    }
+    gateways
+}
+
+/// Where address management names no gateway it is the network's first address.
+pub(super) fn complete(result: &mut CniResult) {
+    for ip in &mut result.ips {
+        let network = ip.address.network();
+        ip.gateway.get_or_insert_with(|| from_bits(network, to_bits(network).wrapping_add(1)));
+    }
+}
+
+/// One default route for each family, unless there is one that leads the same way.
+pub(super) fn add_default_routes(result: &mut CniResult) {
+    for is_ipv4 in [true, false] {
+        let of_family = |address: IpAddr| address.is_ipv4() == is_ipv4;
+        let gateway = result.ips.iter().filter_map(|ip| ip.gateway).find(|gw| of_family(*gw));
+        let Some(gateway) = gateway else { continue };
+        let default = Route::via(Cidr::default_of(gateway), Some(gateway));
+        let equivalent = |route: &Route| {
+            let with_gateway = Route { gw: container::next_hop(route, result), ..route.clone() };
+            route.dst == default.dst && (route.gw.is_some() || with_gateway == default)
+        };
+        if !result.routes.iter().any(equivalent) {
+            result.routes.push(default);
+        }
+    }
+}
+
+/// What has to change about the bridge's addresses.
+pub(super) struct Changes {
+    /// Gateways' addresses that it has not.
+    pub missing: Vec<Cidr>,
+    /// Addresses that stand in their way, and that `forceAddress` gives up.
+    replaced: Vec<Cidr>,
+}
+
+impl Changes {
+    /// Compares what is with what is to be.
+    pub fn plan(
+        host: &mut Socket,
+        bridge: &Link,
+        gateways: &[Cidr],
+        conf: &Conf,
+    ) -> Result<Self, Error> {
+        if gateways.is_empty() {
+            return Ok(Self { missing: Vec::new(), replaced: Vec::new() });
+        }
+        let found = addr::of_link(host, bridge.index)?;
+        let is_missing = |gateway: &&Cidr| !found.iter().any(|address| address.cidr == **gateway);
+        let missing: Vec<_> = gateways.iter().filter(is_missing).copied().collect();
+        let conflicts = conflicts(&found, gateways, &missing);
+        if let Some(conflict) = conflicts.first()
+            && !conf.force_address
+        {
+            return Err(conflict.error(bridge));
+        }
+        let replaced = conflicts.iter().map(|conflict| conflict.found).collect();
+        Ok(Self { missing, replaced })
+    }
+
+    /// Gives the bridge the gateways' addresses.
+    pub fn carry_out<'a>(
+        self,
+        host: &mut Socket,
+        bridge: &Link,
+        gateways: &[Cidr],
+        attachment: &'a Attachment,
+        undo: &mut Undo<'a>,
+    ) -> Result<(), Error> {
+        let Self { missing, replaced } = self;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let index = bridge.index;
+        let changed = change_addresses(host, index, &replaced, &missing);
+        let wanted = missing.clone();
+        undo.push(move || {
+            let mut host = Socket::open(Family::Route)?;
+            // Others of this network may rely on them by now; those of other networks, on the old ones.
+            if has_other_ports(&mut host, index, attachment)? {
+                return Ok(());
+            }
+            change_addresses(&mut host, index, &missing, &replaced)
+        });
+        changed?;
+        // Another first ADD, of another configuration, may have done the same at the same time.
+        let found = addr::of_link(host, index)?;
+        match conflicts(&found, gateways, &wanted).first() {
+            Some(conflict) => Err(conflict.error(bridge)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An address of the bridge that stands in the way of a gateway's.
+struct Conflict {
+    found: Cidr,
+    gateway: Cidr,
+}
+
+impl Conflict {
+    fn error(&self, bridge: &Link) -> Error {
+        let (name, Self { found, gateway }) = (&bridge.name, self);
+        let msg = format!(
+            "bridge {name:?} already has an IP address different from {gateway}: {found}; \
+             forceAddress would replace it"
+        );
+        Error::new(Code::Internal, msg)
+    }
+}
+
+/// What stands in the way of those gateways that are missing: of IPv4 any address that is no gateway, of
+/// IPv6 those that overlap.
+fn conflicts(found: &[addr::Address], gateways: &[Cidr], missing: &[Cidr]) -> Vec<Conflict> {
+    let conflict = |address: &addr::Address| {
+        let found = address.cidr;
+        let in_its_way = |gateway: &&Cidr| match found.address {
+            IpAddr::V4(_) => gateway.address.is_ipv4(),
+            IpAddr::V6(_) => !address.link_local && gateway.overlaps(found),
+        };
+        if gateways.contains(&found) {
+            return None;
+        }
+        missing.iter().find(in_its_way).map(|gateway| Conflict { found, gateway: *gateway })
+    };
+    found.iter().filter_map(conflict).collect()
+}
+
+fn change_addresses(
+    host: &mut Socket,
+    link: u32,
+    remove: &[Cidr],
+    add: &[Cidr],
+) -> Result<(), Error> {
+    for cidr in remove {
+        match host.execute(&[&addr::Delete { link, cidr: *cidr }]) {
+            Err(error) if error.errno == Errno::EADDRNOTAVAIL => {}
+            other => other?,
+        }
+    }
+    for cidr in add {
+        host.execute(&[&addr::Add { link, cidr: *cidr, without_dad: true }])?;
+    }
+    Ok(())
+}
+
+/// Whether the bridge has ports of other attachments of the same network.
+fn has_other_ports(host: &mut Socket, bridge: u32, own: &Attachment) -> Result<bool, Error> {
+    let of_other = |link: &Link| {
+        let attachment = link.alias.as_deref().and_then(Attachment::from_label);
+        attachment.is_some_and(|a| a.network == own.network && a != *own)
+    };
+    Ok(link::list(host)?.iter().any(|link| link.master == Some(bridge) && of_other(link)))
+}
+
+/// The host forwards between the container and the world, of the families that there are gateways for.
+pub(super) fn enable_forwarding(gateways: &[Cidr]) -> Result<(), Error> {
+    let families = [(true, "ipv4/ip_forward"), (false, "ipv6/conf/all/forwarding")];
+    for (is_ipv4, name) in families {
+        if gateways.iter().any(|gateway| gateway.address.is_ipv4() == is_ipv4) {
+            sysctl::ensure(name, "1")
+                .map_err(|why| setting_error(format_args!("set sysctl {name} to 1"), &why))?;
+        }
+    }
+    Ok(())
+}
+
+/// Sees whether the bridge has all gateways' addresses, and the host forwards.
+pub(super) fn check(host: &mut Socket, bridge: &Link, gateways: &[Cidr]) -> Result<(), Error> {
+    let found = addr::of_link(host, bridge.index)?;
+    for gateway in gateways {
+        if !found.iter().any(|address| address.cidr == *gateway) {
+            let msg = format!("bridge {:?} has lost address {gateway}", bridge.name);
+            return Err(Error::new(Code::Internal, msg));
+        }
+        let name = match gateway.address {
+            IpAddr::V4(_) => "ipv4/ip_forward",
+            IpAddr::V6(_) => "ipv6/conf/all/forwarding",
+        };
+        if sysctl::read(name).is_ok_and(|value| value == "0") {
+            return Err(Error::new(Code::Internal, format!("sysctl {name} is 0, not 1")));
+        }
+    }
+    Ok(())
+}

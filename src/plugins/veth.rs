@@ -1,0 +1,147 @@
+//! The veth pair that connects a container with the host: made whole in one conversation, found again
+//! by a name that follows from the attachment's, and deleted.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+
+use super::container::{Container, Ipv6};
+use super::undo::Undo;
+use crate::cni::{Attachment, Code, Error, Request};
+use crate::net::Mac;
+use crate::nl::link::{Change, PortFlags, Target};
+use crate::nl::{Family, Socket, link};
+use crate::sys::netns::Netns;
+
+/// What a pair is to be like.
+#[derive(Debug)]
+pub struct Pair<'a> {
+    /// Whose it is; its interface name is that of the container's end.
+    pub attachment: &'a Attachment,
+    /// Where the container's end is born.
+    pub netns: &'a Netns,
+    /// Address of the container's end.
+    pub container_mac: Mac,
+    /// MTU of both ends; none for the kernel's default.
+    pub mtu: Option<u32>,
+    /// Index of the bridge that the host's end becomes a port of.
+    pub bridge: u32,
+    /// Settings of that port.
+    pub port: PortFlags,
+}
+
+impl<'a> Pair<'a> {
+    /// Makes the pair. What an earlier ADD of the same attachment has left on the host is replaced.
+    ///
+    /// # Errors
+    /// The kernel's refusal; the container has an interface of that name.
+    pub fn make(&self, host: &mut Socket, undo: &mut Undo<'a>) -> Result<(), Error> {
+        let attachment = self.attachment;
+        let (name, label) = (attachment.host_link(), attachment.label());
+        let veth = link::NewVeth {
+            name: &name,
+            mac: attachment.host_mac(),
+            mtu: self.mtu,
+            master: Some(self.bridge),
+            peer_name: &attachment.ifname,
+            peer_mac: self.container_mac,
+            peer_netns: self.netns.as_fd(),
+        };
+        // What the kernel does not take when it makes a link.
+        let target = Target::Name(&name);
+        let change = Change {
+            alias: Some(&label),
+            port: (self.port != PortFlags::default()).then_some(self.port),
+            ..Change::default()
+        };
+        let settings = link::Set { target, change };
+        // A bridge's port speaks no IPv6 itself.
+        let change = Change { no_ipv6_link_local: true, ..Change::default() };
+        let silence = link::Set { target, change };
+
+        // A refusal to make the pair would not keep the kernel from setting up the link that has the
+        // name.
+        if link::index_of(host, &name)?.is_some() {
+            self.refuse_if_interface_exists()?;
+            // It is of an earlier ADD, into another namespace, that was never undone.
+            delete_own(host, &name, &label)?;
+        }
+        let made = host.execute(&[&veth, &settings, &silence]);
+        if let Err(error) = &made
+            && (error.errno, error.request) == (Errno::EEXIST, 0)
+        {
+            self.refuse_if_interface_exists()?;
+        } else {
+            undo.push(move || delete_own(&mut Socket::open(Family::Route)?, &name, &label));
+        }
+        Ok(made?)
+    }
+
+    fn refuse_if_interface_exists(&self) -> Result<(), Error> {
+        let ifname = &self.attachment.ifname;
+        match Container::enter(self.netns, ifname, Ipv6::DEFAULT)? {
+            Some(_) => Err(interface_exists(ifname)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The error for a container that has an interface of this name already.
+#[must_use]
+pub fn interface_exists(ifname: &str) -> Error {
+    let msg = format!(
+        "container interface {ifname:?} already exists; DEL of its attachment would remove it"
+    );
+    Error::new(Code::Internal, msg).with_details("EEXIST")
+}
+
+/// Deletes the attachment's pair by its host's end, and says whether there was one. If there is none the
+/// pair may be one that the reference's plugin has made, under a name that only its peer tells.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn delete(request: &Request) -> Result<bool, Error> {
+    let attachment = request.attachment();
+    let mut host = Socket::open(Family::Route)?;
+    if delete_link(&mut host, &attachment.host_link())? {
+        return Ok(true);
+    }
+    let Ok(netns) = request.netns() else { return Ok(false) };
+    let container = Container::enter(netns, &attachment.ifname, Ipv6::DEFAULT)?;
+    let Some(mut container) = container else { return Ok(false) };
+    let Some(peer) = container.peer()? else { return Ok(false) };
+    let of_another = link::get(&mut host, Target::Index(peer))?
+        .and_then(|link| link.alias)
+        .and_then(|alias| Attachment::from_label(&alias))
+        .is_some_and(|other| other != attachment);
+    if of_another {
+        return Ok(false);
+    }
+    container.delete().map(|()| true)
+}
+
+/// Deletes a link unless it says that it is another's.
+fn delete_own(host: &mut Socket, name: &str, label: &str) -> Result<(), Error> {
+    match link::get(host, Target::Name(name))? {
+        Some(link) if link.alias.as_deref().is_none_or(|alias| alias == label) => {
+            delete_link(host, name).map(drop)
+        }
+        Some(link) => {
+            let msg = format!("link {name:?} exists and is another's: {:?}", link.alias);
+            Err(Error::new(Code::Internal, msg))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Deletes a link; false if there was none.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn delete_link(host: &mut Socket, name: &str) -> Result<bool, Error> {
+    match host.execute(&[&link::Delete(Target::Name(name))]) {
+        Ok(()) => Ok(true),
+        Err(error) if error.errno == Errno::ENODEV => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
