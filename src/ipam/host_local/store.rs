@@ -108,11 +108,14 @@ impl Store {
     /// Those of open(2).
     pub fn open(data_dir: &str, network: &str) -> Result<Option<Self>, Error> {
         let path = Path::new(data_dir).join(network);
-        match Self::at(&path) {
-            Ok(store) => Ok(Some(store)),
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match nix::fcntl::open(&path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(Self { directory: File::from(fd), path })),
             // What is longer than a file's name may be can't be there either.
             Err(Errno::ENOENT | Errno::ENAMETOOLONG) => Ok(None),
-            Err(why) => Err(open_error(&path, why)),
+            Err(why) => {
+                Err(Error::io(format_args!("open lease directory {}", path.display()), why.desc()))
+            }
         }
     }
 
@@ -121,26 +124,22 @@ impl Store {
     /// # Errors
     /// Those of open(2) and mkdir(2).
     pub fn create(data_dir: &str, network: &str) -> Result<Self, Error> {
-        let path = Path::new(data_dir).join(network);
-        match Self::at(&path) {
-            Err(Errno::ENOENT) => {}
-            other => return other.map_err(|why| open_error(&path, why)),
+        if let Some(store) = Self::open(data_dir, network)? {
+            return Ok(store);
         }
+        let path = Path::new(data_dir).join(network);
         // Or the directories above would be made for one that they can't hold.
         if network.len() > NAME_MAX {
-            return Err(open_error(&path, Errno::ENAMETOOLONG));
+            let why = Errno::ENAMETOOLONG.desc();
+            return Err(Error::io(format_args!("create lease directory {}", path.display()), why));
         }
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&path);
         made.map_err(|why| {
             Error::io(format_args!("create lease directory {}", path.display()), why)
         })?;
-        Self::at(&path).map_err(|why| open_error(&path, why))
-    }
-
-    fn at(path: &Path) -> Result<Self, Errno> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd = nix::fcntl::open(path, flags, Mode::empty())?;
-        Ok(Self { directory: File::from(fd), path: path.to_owned() })
+        Self::open(data_dir, network)?.ok_or_else(|| {
+            Error::io(format_args!("open lease directory {}", path.display()), "it has vanished")
+        })
     }
 
     /// Where it is, for messages.
@@ -229,10 +228,6 @@ impl Store {
     fn warn(&self, what: std::fmt::Arguments<'_>) {
         let _ = writeln!(io::stderr(), "plumb: host-local: {}: {what}", self.path.display());
     }
-}
-
-fn open_error(path: &Path, why: Errno) -> Error {
-    Error::io(format_args!("open lease directory {}", path.display()), why.desc())
 }
 
 /// What is known of the index.
