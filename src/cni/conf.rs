@@ -43,7 +43,7 @@ impl NetConf {
         })?;
         let root = Node::root("", &document);
         let version = root.string("cniVersion")?.unwrap_or_default();
-        let version = Version::parse(&version).ok_or_else(|| incompatible(&version))?;
+        let version = Version::parse(&version).ok_or_else(|| Error::incompatible(&version))?;
         let name = root.string("name")?.unwrap_or_default();
         if name.is_empty() {
             return Err(Error::new(Code::InvalidConfig, "missing network name: key \"name\""));
@@ -137,14 +137,6 @@ impl NetConf {
             ifname: ifname.to_owned(),
         }
     }
-}
-
-/// The error for a version that is not among ours.
-#[must_use]
-pub fn incompatible(version: &str) -> Error {
-    let supported: Vec<_> = Version::ALL.iter().map(|version| version.text()).collect();
-    Error::new(Code::IncompatibleVersion, "incompatible CNI versions")
-        .with_details(format!("config is {version:?}, plugin supports {supported:?}"))
 }
 
 /// Whether `text` is a network name or container ID of the specification: a letter or digit, then

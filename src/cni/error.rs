@@ -64,6 +64,14 @@ impl Error {
         Self::new(Code::Io, format!("cannot {operation}: {why}"))
     }
 
+    /// A version that is not among ours.
+    #[must_use]
+    pub fn incompatible(version: &str) -> Self {
+        let supported = Version::ALL.map(Version::text);
+        Self::new(Code::IncompatibleVersion, "incompatible CNI versions")
+            .with_details(format!("config is {version:?}, plugin supports {supported:?}"))
+    }
+
     /// Adds what else went wrong, of work that goes on after a failure.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {

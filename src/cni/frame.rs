@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::args::Args;
 use super::attachment::Attachment;
-use super::conf::{NetConf, incompatible};
+use super::conf::NetConf;
 use super::env::{Command, Environment};
 use super::error::{Code, Error};
 use super::result::CniResult;
@@ -185,7 +185,7 @@ fn serve(plugin: &Plugin, version: &mut Version) -> Result<String, Error> {
         Command::Add | Command::Del | Command::Version => Version::V0_1_0,
     };
     if request.conf.version < since {
-        let error = incompatible(request.conf.version.text());
+        let error = Error::incompatible(request.conf.version.text());
         return Err(Error {
             msg: format!("config version does not allow {}; it needs {since}", command.text()),
             ..error

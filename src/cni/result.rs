@@ -270,7 +270,7 @@ impl CniResult {
     /// The version is unknown, or a key is missing or has the wrong type.
     pub fn read(node: &Node<'_>, default: Version) -> Result<Self, Error> {
         let version = match node.string("cniVersion")? {
-            Some(text) => Version::parse(&text).ok_or_else(|| super::conf::incompatible(&text))?,
+            Some(text) => Version::parse(&text).ok_or_else(|| Error::incompatible(&text))?,
             None => default,
         };
         let dns = match node.get("dns")? {
