@@ -60,6 +60,11 @@ pub struct Stamp {
     pub nanoseconds: i64,
 }
 
+impl Stamp {
+    /// What no directory bears: an index that is not sealed.
+    pub const NEVER: Self = Self { seconds: 0, nanoseconds: -1 };
+}
+
 /// What identifies a boot of the machine: `/proc/sys/kernel/random/boot_id`.
 pub type BootId = [u8; 16];
 
@@ -275,19 +280,21 @@ impl Index {
         for (address, key) in entries {
             tables.insert(*address, *key);
         }
-        // Until the new header is written by `seal`, there is none: the tables don't fit the old one.
+        // Until the new header is written there is none: the tables don't fit the old one.
         self.header = None;
         self.file.write_all_at(&[0; HEADER_SIZE], 0)?;
         self.file.set_len(HEADER_SIZE as u64 + tables.bytes.len() as u64)?;
         self.file.write_all_at(&tables.bytes, HEADER_SIZE as u64)?;
-        self.header = Some(Header {
+        let header = Header {
             boot,
-            stamp: Stamp::default(),
+            stamp: Stamp::NEVER,
             slots_log2: tables.slots_log2,
             blocks_log2: tables.blocks_log2,
             slots_used: tables.slots_used,
             blocks_used: tables.blocks_used,
-        });
+        };
+        self.file.write_all_at(&header.encode(), 0)?;
+        self.header = Some(header);
         Ok(())
     }
 

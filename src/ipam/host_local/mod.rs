@@ -174,16 +174,16 @@ pub fn status(request: &Request) -> Result<(), Error> {
     let config = Config::read(request)?;
     let Some(store) = Store::open(&config.data_dir, &request.conf.name)? else { return Ok(()) };
     let mut session = store.lock()?;
-    for set in &config.sets {
-        if !session.has_free(set)? {
-            return Err(Error {
-                code: Code::Unavailable as u32,
-                ..exhausted(&session, &store, set)?
-            });
-        }
-    }
+    let full = config.sets.iter().find_map(|set| match session.has_free(set) {
+        Ok(true) => None,
+        Ok(false) => Some(exhausted(&session, &store, set)),
+        Err(error) => Some(Err(error)),
+    });
     session.finish();
-    Ok(())
+    match full {
+        Some(error) => Err(Error { code: Code::Unavailable as u32, ..error? }),
+        None => Ok(()),
+    }
 }
 
 fn owner_of(request: &Request) -> Owner<'_> {

@@ -21,13 +21,13 @@ use std::time::Duration;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, futimens};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::index::{BootId, Entry, Index, Stamp};
+use super::index::{BootId, Index, Stamp};
 use super::range::{Range, RangeSet};
 use crate::cni::conf::is_identifier;
 use crate::cni::{Code, Error};
@@ -43,6 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const NAME_MAX: usize = 255;
 /// A lease file is shorter; what is longer is none.
 const LEASE_MAX: usize = 4096;
+/// How long sealing takes at most, in seconds.
+const SEALING_MAX: u64 = 10;
 
 /// Who holds a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -202,6 +204,23 @@ impl Store {
         unlinkat(&self.directory, name, UnlinkatFlags::NoRemoveDir)
     }
 
+    /// Removes a lease that is nobody's. One that can't be removed must not keep others from being
+    /// made: it stays, with a warning.
+    fn discard(&self, address: IpAddr) -> bool {
+        match self.remove(&address.to_string()) {
+            Ok(()) | Err(Errno::ENOENT) => true,
+            Err(why) => {
+                self.warn(format_args!("cannot remove lease {address}: {}", why.desc()));
+                false
+            }
+        }
+    }
+
+    /// What tells the leases of an earlier boot, in which the directory was sealed with `stamp`.
+    fn earlier(&self, stamp: Stamp) -> Result<Earlier, Error> {
+        Ok(if self.is_sealed(stamp)? { Earlier::All } else { Earlier::Before(boot_time()?) })
+    }
+
     /// Addresses of all lease files.
     fn addresses(&self) -> Result<Vec<IpAddr>, Error> {
         let error = |why: Errno| self.error("list leases in", "", why);
@@ -215,10 +234,19 @@ impl Store {
         Ok(addresses)
     }
 
-    fn modified(&self) -> Result<Stamp, Error> {
+    /// Whether nobody has changed the directory since it was sealed with `stamp`.
+    ///
+    /// Every change of the entries sets both times of the directory to the same reading of the
+    /// kernel's clock, whereas sealing sets the modification time alone. So where the two differ, the
+    /// last change is no other than the sealing, however coarse the clock and wherever it is set. A
+    /// modification time that was put back, as tar and rsync do, is far from the time of that.
+    fn is_sealed(&self, stamp: Stamp) -> Result<bool, Error> {
         let metadata =
             self.directory.metadata().map_err(|why| self.error("look at directory", "", why))?;
-        Ok(Stamp { seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec() })
+        let changed = Stamp { seconds: metadata.ctime(), nanoseconds: metadata.ctime_nsec() };
+        let distance = changed.seconds.abs_diff(stamp.seconds);
+        let modified = Stamp { seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec() };
+        Ok(modified == stamp && changed != stamp && distance <= SEALING_MAX)
     }
 
     fn error(&self, operation: &str, name: &str, why: impl std::fmt::Display) -> Error {
@@ -227,6 +255,25 @@ impl Store {
 
     fn warn(&self, what: std::fmt::Arguments<'_>) {
         let _ = writeln!(io::stderr(), "plumb: host-local: {}: {what}", self.path.display());
+    }
+}
+
+/// Which leases are of an earlier boot.
+enum Earlier {
+    /// All: nobody has changed the directory since.
+    All,
+    /// Those that were made before this boot began, by the clock as it is set now. A stranger may have
+    /// made others since.
+    Before(Stamp),
+}
+
+impl Earlier {
+    fn covers(&self, store: &Store, address: IpAddr) -> bool {
+        let Self::Before(began) = self else { return true };
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        fstatat(&store.directory, address.to_string().as_str(), flags).is_ok_and(|file| {
+            Stamp { seconds: file.st_mtime, nanoseconds: file.st_mtime_nsec } < *began
+        })
     }
 }
 
@@ -256,35 +303,12 @@ impl Session<'_> {
     /// Frees what was leased before the machine started: no container has lived through that.
     ///
     /// # Errors
-    /// The directory can't be read, or a lease not removed.
+    /// The directory can't be read.
     pub fn expire(&mut self) -> Result<(), Error> {
-        let Some((boot, stamp)) = self.index.recorded() else { return Ok(()) };
-        if boot == boot_id()? {
-            return Ok(());
+        match self.index.recorded() {
+            Some((boot, _)) if boot != boot_id()? => self.rebuild(),
+            _ => Ok(()),
         }
-        // Without a stranger's hand all leases are of the recorded boot. Else some may be newer, and
-        // only those are freed whose age is beyond doubt: a clock may have been set since.
-        let ours_alone = self.store.modified()? == stamp;
-        let started = boot_time()?;
-        let mut freed = 0;
-        for address in self.store.addresses()? {
-            let name = address.to_string();
-            if !ours_alone {
-                let modified = self.store.file(&name, OFlag::O_RDONLY).ok().and_then(|file| {
-                    let metadata = file.metadata().ok()?;
-                    Some(Stamp { seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec() })
-                });
-                if modified.is_none_or(|modified| modified > stamp || modified >= started) {
-                    continue;
-                }
-            }
-            self.store.remove(&name).map_err(|why| self.store.error("remove lease", &name, why))?;
-            freed += 1;
-        }
-        if freed > 0 {
-            self.store.warn(format_args!("released {freed} leases of an earlier boot"));
-        }
-        self.rebuild()
     }
 
     /// The addresses that `owner` holds.
@@ -478,24 +502,30 @@ impl Session<'_> {
         if self.state != State::Unknown {
             return Ok(());
         }
-        let modified = self.store.modified()?;
-        match self.index.recorded() {
-            Some((_, stamp)) if stamp == modified => {
-                self.state = State::Current;
-                Ok(())
-            }
-            // Whether some of the leases are of an earlier boot shows while both are still known.
-            Some((boot, _)) if boot != boot_id()? => self.expire(),
-            _ => self.rebuild(),
+        if let Some((_, stamp)) = self.index.recorded()
+            && self.store.is_sealed(stamp)?
+        {
+            self.state = State::Current;
+            return Ok(());
         }
+        self.rebuild()
     }
 
-    /// Builds the index anew from the lease files. Torn ones are removed: nobody else could ever
-    /// release them.
+    /// Builds the index anew from the lease files, for this boot: so those of an earlier one go first,
+    /// whatever the occasion. Torn ones go as well: nobody else could ever release them.
     fn rebuild(&mut self) -> Result<(), Error> {
         let boot = boot_id()?;
-        let mut entries: Vec<Entry> = Vec::new();
+        let earlier = match self.index.recorded() {
+            Some((recorded, stamp)) if recorded != boot => Some(self.store.earlier(stamp)?),
+            _ => None,
+        };
+        let (mut entries, mut freed) = (Vec::new(), 0);
         for address in self.store.addresses()? {
+            let expired = earlier.as_ref().is_some_and(|e| e.covers(self.store, address));
+            if expired && self.store.discard(address) {
+                freed += 1;
+                continue;
+            }
             let lease = self.store.read_lease(address);
             match &lease {
                 Lease::Missing => {}
@@ -504,14 +534,14 @@ impl Session<'_> {
                     self.store.warn(format_args!("cannot read lease {address}: {}", errno.desc()));
                     entries.push((address, None));
                 }
-                Lease::Torn => {
+                Lease::Torn if self.store.discard(address) => {
                     self.store.warn(format_args!("released {address}: its file names no holder"));
-                    let name = address.to_string();
-                    if let Err(why) = self.store.remove(&name) {
-                        return Err(self.store.error("remove torn lease", &name, why.desc()));
-                    }
                 }
+                Lease::Torn => entries.push((address, None)),
             }
+        }
+        if freed > 0 {
+            self.store.warn(format_args!("released {freed} leases of an earlier boot"));
         }
         self.index.rebuild(boot, &entries).map_err(|why| self.store.error("write", INDEX, why))?;
         self.state = State::Rebuilt;
