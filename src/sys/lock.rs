@@ -10,6 +10,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{
     SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal, sigaction,
 };
+use nix::sys::stat::{major, minor};
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 use nix::unistd::gettid;
@@ -49,17 +50,21 @@ pub fn unlock(file: &File) -> Result<(), Errno> {
     Errno::result(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) }).map(drop)
 }
 
-/// Process that holds a flock(2) lock on `file`, as far as /proc/locks tells.
+/// Process that holds a flock(2) lock on `file`, as far as /proc/locks tells: it does not know the
+/// processes of other PID namespaces, and some file systems show another device there than in stat(2).
 #[must_use]
 pub fn holder(file: &File) -> Option<u32> {
-    let inode = format!(":{}", file.metadata().ok()?.ino());
+    let metadata = file.metadata().ok()?;
+    let (device, inode) = (metadata.dev(), metadata.ino());
+    let object = format!("{:02x}:{:02x}:{inode}", major(device), minor(device));
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     // 1: FLOCK  ADVISORY  WRITE 1234 00:2a:56 0 EOF, and "1: -> FLOCK …" for who waits.
-    locks.lines().find_map(|line| {
+    let pid = locks.lines().find_map(|line| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
-        let &[_, "FLOCK", _, _, pid, object, ..] = fields.as_slice() else { return None };
-        if object.ends_with(&inode) { pid.parse().ok() } else { None }
-    })
+        let &[_, "FLOCK", _, _, pid, locked, ..] = fields.as_slice() else { return None };
+        if locked == object { pid.parse().ok() } else { None }
+    });
+    pid.filter(|pid| *pid != 0)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
