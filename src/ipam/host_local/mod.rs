@@ -84,7 +84,13 @@ pub fn add(request: &Request) -> Result<Leased, Error> {
 /// # Errors
 /// A lease can't be removed.
 pub fn undo(request: &Request, fresh: &[IpAddr]) -> Result<(), Error> {
-    release(request, |_, _| Ok(fresh.to_vec()))
+    release(request, |session, owner| {
+        let mut errors = Errors::default();
+        for address in fresh {
+            errors.note(session.release(*address, owner));
+        }
+        errors.into_result()
+    })
 }
 
 /// Releases all that the attachment holds. To hold nothing is no error.
@@ -92,7 +98,7 @@ pub fn undo(request: &Request, fresh: &[IpAddr]) -> Result<(), Error> {
 /// # Errors
 /// A lease can't be removed.
 pub fn del(request: &Request) -> Result<(), Error> {
-    release(request, |session, owner| session.held_by(owner))
+    release(request, |session, owner| session.release_all(owner))
 }
 
 /// The addresses that the attachment holds, with the prefix of their range as it is configured now.
@@ -192,19 +198,15 @@ fn owner_of(request: &Request) -> Owner<'_> {
 
 fn release(
     request: &Request,
-    which: impl FnOnce(&mut Session<'_>, Owner<'_>) -> Result<Vec<IpAddr>, Error>,
+    work: impl FnOnce(&mut Session<'_>, Owner<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let Some(store) = Store::open(&config::data_dir(&request.conf)?, &request.conf.name)? else {
         return Ok(());
     };
-    let owner = owner_of(request);
     let mut session = store.lock()?;
-    let mut errors = Errors::default();
-    for address in which(&mut session, owner)? {
-        errors.note(session.release(address, owner));
-    }
+    let result = work(&mut session, owner_of(request));
     session.finish();
-    errors.into_result()
+    result
 }
 
 fn exhausted(session: &Session<'_>, store: &Store, set: &RangeSet) -> Result<Error, Error> {

@@ -9,7 +9,7 @@
 //!
 //! The lease files are the truth. All work is done in a [`Session`], which holds both the reference's
 //! lock and a lock of our own on the index. Files are opened relative to the directory, without
-//! following links.
+//! following links; the directory itself may be one to another place.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -22,6 +22,7 @@ use std::time::Duration;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{Mode, fstatat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
@@ -30,6 +31,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::index::{BootId, Index, Stamp};
 use super::range::{Range, RangeSet};
 use crate::cni::conf::is_identifier;
+use crate::cni::error::Errors;
 use crate::cni::{Code, Error};
 use crate::net::{from_bits, parse_ip};
 use crate::sha256;
@@ -80,6 +82,9 @@ enum Lease {
 
 impl Lease {
     fn parse(content: &[u8]) -> Self {
+        if content.len() > LEASE_MAX {
+            return Self::Torn;
+        }
         let text = std::str::from_utf8(content).unwrap_or_default().trim();
         let (container, ifname) = text.split_once("\r\n").unwrap_or((text, ""));
         if !is_identifier(container) {
@@ -101,6 +106,7 @@ impl Lease {
 pub struct Store {
     directory: File,
     path: PathBuf,
+    patience: Duration,
 }
 
 impl Store {
@@ -110,9 +116,9 @@ impl Store {
     /// Those of open(2).
     pub fn open(data_dir: &str, network: &str) -> Result<Option<Self>, Error> {
         let path = Path::new(data_dir).join(network);
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         match nix::fcntl::open(&path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self { directory: File::from(fd), path })),
+            Ok(fd) => Ok(Some(Self { directory: File::from(fd), path, patience: PATIENCE })),
             // What is longer than a file's name may be can't be there either.
             Err(Errno::ENOENT | Errno::ENAMETOOLONG) => Ok(None),
             Err(why) => {
@@ -159,14 +165,27 @@ impl Store {
         let create = OFlag::O_RDWR | OFlag::O_CREAT;
         let lock_file = self.file(LOCK, create).map_err(|why| self.error("open", LOCK, why))?;
         self.acquire(&lock_file, Kind::Flock)?;
-        let index_file = self.file(INDEX, create).map_err(|why| self.error("open", INDEX, why))?;
+        let index_file = match self.file(INDEX, create) {
+            Ok(file) => file,
+            Err(why @ (Errno::ENOSPC | Errno::EDQUOT)) => self.spare_file(why.desc())?,
+            Err(why) => return Err(self.error("open", INDEX, why)),
+        };
         self.acquire(&index_file, Kind::OpenFileDescription)?;
         let index = Index::open(index_file).map_err(|why| self.error("read", INDEX, why))?;
-        Ok(Session { store: self, index, state: State::Unknown, changed: false, _lock: lock_file })
+        let (store, state, changed) = (self, State::Unknown, false);
+        Ok(Session { store, index, state, changed, replaced: None, _lock: lock_file })
+    }
+
+    /// A file in memory for an index that has no room on the disk: leases must be released even then,
+    /// and what makes room may well wait for that.
+    fn spare_file(&self, why: impl std::fmt::Display) -> Result<File, Error> {
+        self.warn(format_args!("cannot write {INDEX}: {why}"));
+        let file = memfd_create(c"plumb.index", MFdFlags::MFD_CLOEXEC);
+        file.map(File::from).map_err(|why| Error::io("create an index in memory", why))
     }
 
     fn acquire(&self, file: &File, kind: Kind) -> Result<(), Error> {
-        lock::lock(file, kind, PATIENCE).map_err(|why| {
+        lock::lock(file, kind, self.patience).map_err(|why| {
             let what = format!("lock lease directory {}", self.path.display());
             if why != Errno::EINTR {
                 return Error::io(what, why.desc());
@@ -175,7 +194,7 @@ impl Store {
                 Some(pid) => format!("process {pid} has held it"),
                 None => "another process has held it".to_owned(),
             };
-            let msg = format!("cannot {what}: {holder} for more than {} s", PATIENCE.as_secs());
+            let msg = format!("cannot {what}: {holder} for more than {:?}", self.patience);
             Error::new(Code::TryAgainLater, msg)
         })
     }
@@ -186,15 +205,13 @@ impl Store {
     }
 
     fn read_lease(&self, address: IpAddr) -> Lease {
-        let content = self.file(&address.to_string(), OFlag::O_RDONLY).and_then(|file| {
-            let mut content = Vec::with_capacity(256);
-            file.take(LEASE_MAX as u64)
-                .read_to_end(&mut content)
-                .map_err(|why| Errno::from_raw(why.raw_os_error().unwrap_or(libc::EIO)))?;
-            Ok(content)
-        });
-        match content {
-            Ok(content) => Lease::parse(&content),
+        let mut content = [0; LEASE_MAX + 1];
+        // One call reads a regular file as far as the buffer goes.
+        let read = self
+            .file(&address.to_string(), OFlag::O_RDONLY)
+            .and_then(|file| nix::unistd::read(file, &mut content));
+        match read {
+            Ok(length) => Lease::parse(content.get(..length).unwrap_or_default()),
             Err(Errno::ENOENT) => Lease::Missing,
             Err(errno) => Lease::Unreadable(errno),
         }
@@ -296,6 +313,8 @@ pub struct Session<'a> {
     index: Index,
     state: State,
     changed: bool,
+    /// The index on the disk, with its lock, where the work is done on one in memory.
+    replaced: Option<Index>,
     _lock: File,
 }
 
@@ -316,10 +335,28 @@ impl Session<'_> {
     /// # Errors
     /// The directory can't be read.
     pub fn held_by(&mut self, owner: Owner<'_>) -> Result<Vec<IpAddr>, Error> {
+        self.holdings(owner).map(|(_, held)| held)
+    }
+
+    /// Frees all addresses that `owner` holds.
+    ///
+    /// # Errors
+    /// The directory can't be read, or leases can't be removed; the others are.
+    pub fn release_all(&mut self, owner: Owner<'_>) -> Result<(), Error> {
+        let mut errors = Errors::default();
+        let (holder, held) = self.holdings(owner)?;
+        for address in held {
+            errors.note(self.free(address, holder));
+        }
+        errors.into_result()
+    }
+
+    /// The addresses that `owner` holds, and as whom.
+    fn holdings<'o>(&mut self, owner: Owner<'o>) -> Result<(Owner<'o>, Vec<IpAddr>), Error> {
         self.update()?;
         // Old releases did not name the interface.
-        for owner in [owner, Owner { ifname: "", ..owner }] {
-            let mut held = self.look_up(|index| index.addresses(owner.key()))?;
+        for holder in [owner, Owner { ifname: "", ..owner }] {
+            let mut held = self.look_up(|index| index.addresses(holder.key()))?;
             held.sort();
             held.dedup();
             let mut own = Vec::with_capacity(held.len());
@@ -328,15 +365,15 @@ impl Session<'_> {
                 if let Lease::Unreadable(why) = lease {
                     return Err(self.store.error("read lease", &address.to_string(), why.desc()));
                 }
-                if lease.owner() == Some(owner) {
+                if lease.owner() == Some(holder) {
                     own.push(address);
                 }
             }
             if !own.is_empty() {
-                return Ok(own);
+                return Ok((holder, own));
             }
         }
-        Ok(Vec::new())
+        Ok((owner, Vec::new()))
     }
 
     /// Leases the next free address of `set`, the `number`th of its network; `None` if all are held.
@@ -407,7 +444,7 @@ impl Session<'_> {
         address: IpAddr,
         owner: Owner<'_>,
     ) -> Result<(), Error> {
-        outcome.map_err(|error| match self.release(address, owner) {
+        outcome.map_err(|error| match self.free(address, owner) {
             Ok(()) => error,
             Err(undo) => error.and(&undo),
         })
@@ -427,6 +464,11 @@ impl Session<'_> {
         if holder != owner && holder != legacy {
             return Ok(());
         }
+        self.free(address, holder)
+    }
+
+    /// Removes a lease that `holder` is known to hold.
+    fn free(&mut self, address: IpAddr, holder: Owner<'_>) -> Result<(), Error> {
         let name = address.to_string();
         match self.store.remove(&name) {
             Ok(()) | Err(Errno::ENOENT) => {}
@@ -484,6 +526,7 @@ impl Session<'_> {
     pub fn finish(mut self) {
         if self.changed
             && self.state != State::Lost
+            && self.replaced.is_none()
             && let Err(why) = self.seal()
         {
             self.store.warn(format_args!("cannot seal {INDEX}: {why}"));
@@ -543,7 +586,12 @@ impl Session<'_> {
         if freed > 0 {
             self.store.warn(format_args!("released {freed} leases of an earlier boot"));
         }
-        self.index.rebuild(boot, &entries).map_err(|why| self.store.error("write", INDEX, why))?;
+        if let Err(why) = self.index.rebuild(boot, &entries) {
+            let error = |why| self.store.error("write", INDEX, why);
+            let spare = Index::open(self.store.spare_file(why)?).map_err(error)?;
+            self.replaced = Some(std::mem::replace(&mut self.index, spare));
+            self.index.rebuild(boot, &entries).map_err(error)?;
+        }
         self.state = State::Rebuilt;
         self.changed = true;
         Ok(())
@@ -625,6 +673,7 @@ pub enum Requested {
 /// address rests as long as possible before it is used again.
 struct Rotor {
     file: File,
+    name: String,
     last: Option<IpAddr>,
     length: usize,
 }
@@ -644,7 +693,7 @@ impl Rotor {
         let length = file.read_at(&mut text, 0).map_err(error)?;
         let text = text.get(..length).unwrap_or_default();
         let last = std::str::from_utf8(text).ok().and_then(|text| parse_ip(text.trim()));
-        Ok(Self { file, last, length })
+        Ok(Self { file, name, last, length })
     }
 
     /// The text is overwritten in place: to cut a file to nothing first makes some file systems write
@@ -654,7 +703,7 @@ impl Rotor {
         let written = self.file.write_all_at(text.as_bytes(), 0).and_then(|()| {
             if text.len() < self.length { self.file.set_len(text.len() as u64) } else { Ok(()) }
         });
-        written.map_err(|why| store.error("write", "last_reserved_ip", why))
+        written.map_err(|why| store.error("write", &self.name, why))
     }
 }
 
