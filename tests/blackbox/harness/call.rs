@@ -45,6 +45,14 @@ impl<'a> Call<'a> {
             .env("CNI_IFNAME", "eth0")
     }
 
+    /// The container has no namespace, which address management has no need of.
+    #[must_use]
+    pub fn attachment(self, container: &str, ifname: &str) -> Self {
+        self.env("CNI_CONTAINERID", container)
+            .env("CNI_NETNS", "/run/netns/none")
+            .env("CNI_IFNAME", ifname)
+    }
+
     /// Another plugin than the one that the configuration names: by its name, or the path of a
     /// foreign one.
     #[must_use]
