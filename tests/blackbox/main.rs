@@ -17,6 +17,7 @@ mod delegation;
 mod engines;
 mod failure;
 mod harness;
+mod host_local;
 mod masquerade;
 mod protocol;
 mod real_input;
