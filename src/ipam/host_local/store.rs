@@ -85,8 +85,9 @@ impl Lease {
         if content.len() > LEASE_MAX {
             return Self::Torn;
         }
-        let text = std::str::from_utf8(content).unwrap_or_default().trim();
+        let text = std::str::from_utf8(content).unwrap_or_default();
         let (container, ifname) = text.split_once("\r\n").unwrap_or((text, ""));
+        let (container, ifname) = (container.trim(), ifname.trim());
         if !is_identifier(container) {
             return Self::Torn;
         }
