@@ -18,6 +18,7 @@ mod engines;
 mod failure;
 mod harness;
 mod host_local;
+mod host_local_files;
 mod masquerade;
 mod protocol;
 mod real_input;

@@ -290,6 +290,7 @@ mod tests {
         let set = set(&json!([
             {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.10", "rangeEnd": "10.1.0.12"},
             {"subnet": "10.2.0.0/24", "rangeStart": "10.2.0.20", "rangeEnd": "10.2.0.21"},
+            {"subnet": "10.3.0.0/24", "rangeStart": "10.3.0.30", "rangeEnd": "10.3.0.30"},
         ]));
         let order = |last: Option<&str>| -> Vec<String> {
             let last = last.map(|text| text.parse().unwrap());
@@ -299,12 +300,14 @@ mod tests {
                 .map(|bits| from_bits([0; 4].into(), bits).to_string())
                 .collect()
         };
-        let plain = ["10.1.0.10", "10.1.0.11", "10.1.0.12", "10.2.0.20", "10.2.0.21"];
+        let plain = ["10.1.0.10", "10.1.0.11", "10.1.0.12", "10.2.0.20", "10.2.0.21", "10.3.0.30"];
         assert_eq!(order(None), plain);
         assert_eq!(order(Some("10.9.0.1")), plain);
         let rotated = |by: usize| [&plain[by..], &plain[..by]].concat();
         assert_eq!(order(Some("10.1.0.11")), rotated(2));
         assert_eq!(order(Some("10.1.0.12")), rotated(3));
-        assert_eq!(order(Some("10.2.0.21")), rotated(0));
+        assert_eq!(order(Some("10.2.0.20")), rotated(4));
+        assert_eq!(order(Some("10.2.0.21")), rotated(5));
+        assert_eq!(order(Some("10.3.0.30")), rotated(0));
     }
 }
