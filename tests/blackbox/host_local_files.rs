@@ -427,7 +427,7 @@ fn a_full_disk_is_told_and_leaves_nothing_half_done() {
             assert_eq!(host.leases("net"), NO_LEASES, "{pages} pages");
             del(&host, &conf, "a").ok();
         }
-        host.sh(&format!("mount -o remount,size=1m {networks}"));
+        host.sh(&format!("mount -t tmpfs -o remount,size=1m tmpfs {networks}"));
         add(&host, &conf, "b").ok();
         add(&host, &conf, "a").ok();
         assert_eq!(host.leases("net").len(), 4, "{pages} pages");
@@ -481,18 +481,18 @@ fn a_read_only_file_system_is_told() {
     let networks = "/var/lib/cni/networks";
     let conf = conf(&json!({"subnet": "10.1.0.0/24"}));
     host.sh(&format!(
-        "mkdir -p {networks}; mount -t tmpfs tmpfs {networks}; mount -o remount,ro {networks}"
+        "mkdir -p {networks}; mount -t tmpfs tmpfs {networks}; mount -t tmpfs -o remount,ro tmpfs {networks}"
     ));
     let words = ["Read-only file system", DIR];
     add(&host, &conf, "a").fails(5, &words);
     del(&host, &conf, "a").ok();
-    host.sh(&format!("mount -o remount,rw {networks}"));
+    host.sh(&format!("mount -t tmpfs -o remount,rw tmpfs {networks}"));
     let first = add(&host, &conf, "a").ok();
-    host.sh(&format!("mount -o remount,ro {networks}"));
+    host.sh(&format!("mount -t tmpfs -o remount,ro tmpfs {networks}"));
     add(&host, &conf, "b").fails(5, &words);
     del(&host, &conf, "a").fails(5, &words);
     assert_eq!(host.leases("net"), ["10.1.0.2"]);
-    host.sh(&format!("mount -o remount,rw {networks}"));
+    host.sh(&format!("mount -t tmpfs -o remount,rw tmpfs {networks}"));
     assert_eq!(add(&host, &conf, "a").ok(), first);
     del(&host, &conf, "a").ok();
     assert_eq!(host.leases("net"), NO_LEASES);

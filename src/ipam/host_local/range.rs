@@ -200,6 +200,7 @@ pub fn check_overlaps(sets: &[RangeSet]) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn range(value: &serde_json::Value) -> Result<Range, String> {
@@ -309,5 +310,36 @@ mod tests {
         assert_eq!(order(Some("10.2.0.20")), rotated(4));
         assert_eq!(order(Some("10.2.0.21")), rotated(5));
         assert_eq!(order(Some("10.3.0.30")), rotated(0));
+    }
+
+    proptest! {
+        /// From wherever the round begins, each address comes once, in the order of the set.
+        #[test]
+        fn a_round_is_the_set_turned_to_begin_behind_the_last_address(
+            ranges in prop::collection::vec((0_u8..100, 0_u8..100), 1..6),
+            last in prop::option::of((0_u8..7, any::<u8>())),
+        ) {
+            let ranges: Vec<_> = ranges
+                .iter()
+                .enumerate()
+                .map(|(number, (start, more))| json!({
+                    "subnet": format!("10.{number}.0.0/24"),
+                    "rangeStart": format!("10.{number}.0.{start}"),
+                    "rangeEnd": format!("10.{number}.0.{}", start + more),
+                }))
+                .collect();
+            let set = set(&json!(ranges));
+            let all: Vec<_> =
+                set.0.iter().flat_map(|r| to_bits(r.start)..=to_bits(r.end)).collect();
+            let last = last.map(|(number, host)| IpAddr::from([10, number, 0, host]));
+            let at = last.and_then(|last| all.iter().position(|bits| *bits == to_bits(last)));
+            let (before, behind) = all.split_at(at.map_or(0, |at| at + 1));
+            let order: Vec<_> =
+                set.rounds(last).iter().flat_map(|round| round.from..=round.to).collect();
+            prop_assert_eq!(order, [behind, before].concat());
+            let gateways =
+                all.iter().filter(|b| set.0.iter().any(|r| to_bits(r.gateway) == **b)).count();
+            prop_assert_eq!(set.capacity(), (all.len() - gateways) as u128);
+        }
     }
 }
