@@ -591,21 +591,9 @@ fn after_a_reboot_only_strangers_leases_of_this_boot_are_kept() {
 
 /// Runs a plugin under strace, and tells whether it has ended well.
 fn strace(host: &Host, options: &[&str], conf: &Value, command: &str, container: &str) -> bool {
-    let mut strace = host.command("strace");
-    strace.args(["-qq", "-o", "/run/trace"]).args(options).arg("/run/cni/bin/host-local");
-    for (name, value) in [
-        ("CNI_COMMAND", command),
-        ("CNI_CONTAINERID", container),
-        ("CNI_IFNAME", "eth0"),
-        ("CNI_NETNS", "/run/netns/none"),
-        ("CNI_PATH", "/run/cni/bin"),
-    ] {
-        strace.env(name, value);
-    }
-    let mut child = strace.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    // It may be killed before it reads.
-    let _ = child.stdin.take().unwrap().write_all(conf.to_string().as_bytes());
-    child.wait().unwrap().success()
+    let program = [&["strace", "-qq", "-o", "/run/trace"], options].concat();
+    let call = Call::new(host, command, conf).attachment(container, "eth0");
+    call.under(&program).run().status.success()
 }
 
 /// System calls of a plugin, one a line.
