@@ -57,14 +57,19 @@ pub fn holder(file: &File) -> Option<u32> {
     let metadata = file.metadata().ok()?;
     let (device, inode) = (metadata.dev(), metadata.ino());
     let object = format!("{:02x}:{:02x}:{inode}", major(device), minor(device));
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    // 1: FLOCK  ADVISORY  WRITE 1234 00:2a:56 0 EOF, and "1: -> FLOCK …" for who waits.
-    let pid = locks.lines().find_map(|line| {
+    // The kernel lists a page at a time, and passes over some when others come and go in between.
+    let pid =
+        (0..5).find_map(|_| lock_holder_in(&std::fs::read_to_string("/proc/locks").ok()?, &object));
+    pid.filter(|pid| *pid != 0)
+}
+
+/// `1: FLOCK  ADVISORY  WRITE 1234 00:2a:56 0 EOF`, and `1: -> FLOCK …` for who waits.
+fn lock_holder_in(locks: &str, object: &str) -> Option<u32> {
+    locks.lines().find_map(|line| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
         let &[_, "FLOCK", _, _, pid, locked, ..] = fields.as_slice() else { return None };
         if locked == object { pid.parse().ok() } else { None }
-    });
-    pid.filter(|pid| *pid != 0)
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

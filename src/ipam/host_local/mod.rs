@@ -110,7 +110,7 @@ pub fn held(request: &Request) -> Result<Vec<Cidr>, Error> {
         return Ok(Vec::new());
     };
     let mut session = store.lock()?;
-    let held = session.held_by(owner_of(request))?;
+    let held = session.possibly_held_by(owner_of(request))?;
     session.finish();
     // Which range an address is of shows only in a sound configuration; without, it stands alone.
     let sets = Config::read(request).map(|config| config.sets).unwrap_or_default();

@@ -337,50 +337,70 @@ impl Session<'_> {
         }
     }
 
-    /// The addresses that `owner` holds.
+    /// The addresses that `owner` holds. Leases of old releases, which don't name the interface, are not
+    /// among them: they may be another interface's of the same container.
     ///
     /// # Errors
-    /// The directory can't be read.
+    /// The directory or a lease can't be read.
     pub fn held_by(&mut self, owner: Owner<'_>) -> Result<Vec<IpAddr>, Error> {
-        self.holdings(owner).map(|(_, held)| held)
+        let mut errors = Errors::default();
+        let held = self.leases_of(owner, &mut errors)?;
+        errors.into_result().map(|()| held)
     }
 
-    /// Frees all addresses that `owner` holds.
+    /// The addresses that `owner` holds; if there are none, those that its container holds without an
+    /// interface's name, which may be its.
     ///
     /// # Errors
-    /// The directory can't be read, or leases can't be removed; the others are.
+    /// The directory or a lease can't be read.
+    pub fn possibly_held_by(&mut self, owner: Owner<'_>) -> Result<Vec<IpAddr>, Error> {
+        let mut errors = Errors::default();
+        let (_, held) = self.holdings(owner, &mut errors)?;
+        errors.into_result().map(|()| held)
+    }
+
+    /// Frees all addresses of [`possibly_held_by`](Self::possibly_held_by).
+    ///
+    /// # Errors
+    /// The directory can't be read, or leases can't be read or removed; the others are.
     pub fn release_all(&mut self, owner: Owner<'_>) -> Result<(), Error> {
         let mut errors = Errors::default();
-        let (holder, held) = self.holdings(owner)?;
+        let (holder, held) = self.holdings(owner, &mut errors)?;
         for address in held {
             errors.note(self.free(address, holder));
         }
         errors.into_result()
     }
 
-    /// The addresses that `owner` holds, and as whom.
-    fn holdings<'o>(&mut self, owner: Owner<'o>) -> Result<(Owner<'o>, Vec<IpAddr>), Error> {
-        self.update()?;
-        // Old releases did not name the interface.
-        for holder in [owner, Owner { ifname: "", ..owner }] {
-            let mut held = self.look_up(|index| index.addresses(holder.key()))?;
-            held.sort();
-            held.dedup();
-            let mut own = Vec::with_capacity(held.len());
-            for address in held {
-                let lease = self.store.read_lease(address);
-                if let Lease::Unreadable(why) = lease {
-                    return Err(self.store.error("read lease", &address.to_string(), why.desc()));
-                }
-                if lease.owner() == Some(holder) {
-                    own.push(address);
-                }
-            }
-            if !own.is_empty() {
-                return Ok((holder, own));
-            }
+    /// The addresses that `owner` holds, and as whom. What can't be read is noted.
+    fn holdings<'o>(
+        &mut self,
+        owner: Owner<'o>,
+        errors: &mut Errors,
+    ) -> Result<(Owner<'o>, Vec<IpAddr>), Error> {
+        let held = self.leases_of(owner, errors)?;
+        if !held.is_empty() {
+            return Ok((owner, held));
         }
-        Ok((owner, Vec::new()))
+        let legacy = Owner { ifname: "", ..owner };
+        Ok((legacy, self.leases_of(legacy, errors)?))
+    }
+
+    /// The leases of just this `holder`. What can't be read is noted.
+    fn leases_of(&mut self, holder: Owner<'_>, errors: &mut Errors) -> Result<Vec<IpAddr>, Error> {
+        self.update()?;
+        let mut noted = self.look_up(|index| index.addresses(holder.key()))?;
+        noted.sort();
+        noted.dedup();
+        noted.retain(|address| match self.store.read_lease(*address) {
+            Lease::Unreadable(why) => {
+                let error = self.store.error("read lease", &address.to_string(), why.desc());
+                errors.note(Err::<(), _>(error));
+                false
+            }
+            lease => lease.owner() == Some(holder),
+        });
+        Ok(noted)
     }
 
     /// Leases the next free address of `set`, the `number`th of its network; `None` if all are held.

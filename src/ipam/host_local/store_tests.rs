@@ -423,6 +423,13 @@ impl Model {
         if held.is_empty() { of("") } else { held }
     }
 
+    /// Those that bear the owner's full name.
+    fn held_by_name(&self, owner: Owner<'_>) -> Vec<IpAddr> {
+        let held = self.held(owner);
+        let named = |a: &IpAddr| self.leases.get(a).is_some_and(|(_, ifname)| !ifname.is_empty());
+        held.into_iter().filter(named).collect()
+    }
+
     /// The address that a set should give next.
     fn next(&self, number: usize) -> Option<IpAddr> {
         let rotor = fs::read_to_string(self.store.path.join(Rotor::name(number)));
@@ -435,7 +442,7 @@ impl Model {
 
     fn add(&mut self, owner: Owner<'_>) -> Result<(), TestCaseError> {
         self.forget_old();
-        let held = self.held(owner);
+        let held = self.held_by_name(owner);
         let of_set =
             |number: usize, address: &IpAddr| SETS[number].contains(&&*address.to_string());
         let predicted = [0, 1].map(|number| {
@@ -475,11 +482,22 @@ impl Model {
     fn del(&mut self, owner: Owner<'_>) {
         del(&self.dir, owner).unwrap();
         let files = self.files();
-        for address in self.held(owner) {
+        let held = self.held(owner);
+        let expired = held.iter().all(|address| self.old.contains(address));
+        for address in held {
             // A misled DEL may overlook a lease. A later one finds it, or GC does.
             if !self.misled || !files.contains_key(&address) {
                 self.leases.remove(&address);
                 self.old.remove(&address);
+            }
+        }
+        // If they went as those of an earlier boot, then what names no interface was the owner's, too.
+        if expired {
+            for address in self.held(Owner { ifname: "", ..owner }) {
+                if !files.contains_key(&address) {
+                    self.leases.remove(&address);
+                    self.old.remove(&address);
+                }
             }
         }
     }
