@@ -223,7 +223,7 @@ fn an_unreadable_lease_does_not_keep_the_other_one() {
     add(&host, &conf, "a").ok();
     // Without the directory's noticing: so the index still names the address.
     host.sh(&format!(
-        "cd {DIR}; ln -s nowhere x; touch -h x; m=$(stat -c %y .); mv -T x 10.1.0.2; touch -m -d \"$m\" ."
+        "cd {DIR}; m=$(stat -c %y .); ln -sfn nowhere 10.1.0.2; touch -m -d \"$m\" ."
     ));
     del(&host, &conf, "a").fails(5, &["read lease", "10.1.0.2"]);
     assert_eq!(host.leases("net"), ["10.1.0.2"]);
