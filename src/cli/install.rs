@@ -5,7 +5,7 @@
 //! moment does a runtime find no plugin, or half of one.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -92,7 +92,12 @@ impl Directory {
             .map_err(|why| format!("cannot open directory {}: {why}", path.display()))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), file }),
-            Err(_) => Err(format!("another installation is at work in {}", path.display())),
+            Err(TryLockError::WouldBlock) => {
+                Err(format!("another installation is at work in {}", path.display()))
+            }
+            Err(TryLockError::Error(why)) => {
+                Err(format!("cannot lock directory {}: {why}", path.display()))
+            }
         }
     }
 

@@ -29,7 +29,7 @@ and so on, configuration on standard input), and without CNI_COMMAND says what i
 
 /// The CNI plugins for Linux as one static binary.
 #[derive(Parser, Debug)]
-#[command(name = "plumb", version, after_help = NOTES, max_term_width = 100)]
+#[command(name = "plumb", bin_name = "plumb", version, after_help = NOTES, max_term_width = 100)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,

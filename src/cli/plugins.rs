@@ -12,7 +12,8 @@ use crate::plugins::ALL;
 /// Each is called by its name, as a hard or symbolic link to this binary or as `plumb NAME`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  plumb plugins\n  plumb plugins --json | jq -r '.plugins[].name'"
+    after_help = "Examples:\n  plumb plugins\n  plumb plugins --json | jq -r '.plugins[].name'\n\n\
+                  Exit codes:\n  0  done\n  2  the command line can't be understood"
 )]
 pub struct Options {
     /// Print JSON, for programs

@@ -36,11 +36,14 @@ pub fn enter() -> Result<(), String> {
 fn enter_user_namespace(own: CloneFlags) -> Result<(), String> {
     let (uid, gid) = (geteuid(), getegid());
     unshare(own | CloneFlags::CLONE_NEWUSER).map_err(|errno| {
+        let why = match errno {
+            Errno::ENOSPC | Errno::EUSERS => "their number is limited",
+            _ => errno.desc(),
+        };
         format!(
-            "cannot make a user namespace: {}; run as root, or allow user namespaces \
+            "cannot make a user namespace: {why}; run as root, or allow user namespaces \
              (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
-             kernel.apparmor_restrict_unprivileged_userns)",
-            errno.desc()
+             kernel.apparmor_restrict_unprivileged_userns)"
         )
     })?;
     let map = |file: &str, content: String| {
@@ -61,7 +64,8 @@ fn prepare() -> io::Result<()> {
     }
     fs::create_dir(NETNS_DIR)?;
     fs::create_dir(PLUGIN_DIR)?;
-    let program = std::env::current_exe()?;
+    // By its own path it may be hidden now; by this one it is found as long as this process lives.
+    let program = format!("/proc/{}/exe", std::process::id());
     for plugin in crate::plugins::ALL {
         std::os::unix::fs::symlink(&program, Path::new(PLUGIN_DIR).join(plugin.name))?;
     }

@@ -86,7 +86,7 @@ impl Pod {
     fn make(name: &'static str) -> Result<Self, String> {
         let error = |why: &dyn std::fmt::Display| format!("cannot make pod {name}: {why}");
         let path = sandbox::make_pod(name).map_err(|why| error(&why))?;
-        let netns = Netns::open(&path).map_err(|why| error(&format_args!("{why:?}")))?;
+        let netns = Netns::open(&path).map_err(|why| error(&why))?;
         Ok(Self { name, path, netns, result: None })
     }
 }
@@ -173,7 +173,7 @@ impl Trial {
                 }
             }
         }
-        self.report.step("CHECK", pod.name, Some(total), Ok("all is as ADD has left it"));
+        self.report.step("CHECK", pod.name, Some(total), Ok("all is as ADD left it"));
     }
 
     fn detach(&mut self, pod: usize) {
@@ -182,14 +182,16 @@ impl Trial {
             // Then DEL does not learn what ADD has returned.
             pod.result = None;
         }
-        let mut total = Duration::ZERO;
+        let (mut total, mut failures) = (Duration::ZERO, Vec::new());
         for plugin in self.network.plugins.iter().rev() {
             match call(&self.network, plugin, "DEL", pod) {
                 Ok((_, took)) => total += took,
-                Err(what) => self.report.step("DEL", pod.name, None, Err(&what)),
+                Err(what) => failures.push(what),
             }
         }
-        self.report.step("DEL", pod.name, Some(total), Ok(""));
+        let failures = failures.join("; ");
+        let outcome = if failures.is_empty() { Ok("") } else { Err(failures.as_str()) };
+        self.report.step("DEL", pod.name, Some(total), outcome);
     }
 
     fn ping_across(&mut self) {

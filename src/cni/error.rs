@@ -72,6 +72,12 @@ impl Error {
             .with_details(format!("config is {version:?}, plugin supports {supported:?}"))
     }
 
+    /// The same error, said to be about `object`.
+    #[must_use]
+    pub fn of(self, object: impl fmt::Display) -> Self {
+        Self { msg: format!("{object}: {}", self.msg), ..self }
+    }
+
     /// Adds what else went wrong, of work that goes on after a failure.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {

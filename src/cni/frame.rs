@@ -89,9 +89,7 @@ impl Request {
         };
         match &self.netns {
             Some(Ok(netns)) => Ok(netns),
-            Some(Err(OpenError::Missing)) => Err(error("there is none")),
-            Some(Err(OpenError::NotNetns)) => Err(error("it is not a network namespace")),
-            Some(Err(OpenError::Io(why))) => Err(error(&why.to_string())),
+            Some(Err(why)) => Err(error(&why.to_string())),
             None => Err(error("none is given")),
         }
     }
@@ -139,8 +137,8 @@ pub fn run(plugin: &Plugin) -> i32 {
     status
 }
 
-/// Answers a runtime that has called a plugin which there is not, by a stray link for one, and returns
-/// the exit status.
+/// Answers a runtime that called a name for which there is no plugin, through a stray link for example.
+/// Returns the exit status.
 pub fn refuse(name: &str, plugins: &[&Plugin]) -> i32 {
     let names: Vec<_> = plugins.iter().map(|plugin| plugin.name).collect();
     let msg = format!("plumb has no plugin {name:?}; it has {}", names.join(", "));

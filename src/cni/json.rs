@@ -37,12 +37,6 @@ impl<'a> Node<'a> {
         Self { value, place: Place::Root(name) }
     }
 
-    /// Where this value stands, `ipam.ranges[0][1].subnet`.
-    #[must_use]
-    pub fn path(&self) -> String {
-        self.to_string()
-    }
-
     /// The member `key` of this object; `None` if it is absent or `null`.
     ///
     /// # Errors
@@ -197,6 +191,7 @@ impl<'a> Node<'a> {
 }
 
 impl fmt::Display for Node<'_> {
+    /// Where this value stands, `ipam.ranges[0][1].subnet`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.place {
             Place::Root("") => f.write_str("configuration"),

@@ -113,8 +113,8 @@ pub struct Link {
     pub vlan_filtering: bool,
     /// Of a bridge's port.
     pub port: PortFlags,
-    /// Of a bridge's port that leads to no other bridge: the bridge's link-layer address. None if the
-    /// bridge was given, when it had no ports, the very address that it was born with.
+    /// Of a bridge's port: the link-layer address of its bridge, as the port's designated bridge. None if the
+    /// kernel tells none, as for a bridge that has kept the address that it was created with.
     pub bridge_mac: Option<Mac>,
 }
 
@@ -125,6 +125,13 @@ pub struct PortFlags {
     pub hairpin: bool,
     /// Frames are not exchanged with other isolated ports.
     pub isolated: bool,
+}
+
+impl fmt::Display for PortFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = |on| if on { "on" } else { "off" };
+        write!(f, "hairpin {}, isolated {}", state(self.hairpin), state(self.isolated))
+    }
 }
 
 impl Link {

@@ -107,13 +107,15 @@ impl<'a> Container<'a> {
         requests.extend(addresses.iter().map(|request| request as &dyn NlRequest));
         requests.extend(routes.iter().map(|request| request as &dyn NlRequest));
 
-        match self.socket.execute(&requests) {
+        let configured = match self.socket.execute(&requests) {
             Err(error) if error.errno == Errno::EACCES && has_ipv6(result) => {
                 self.enable_ipv6()?;
-                self.socket.execute(&requests).map_err(Error::from)
+                self.socket.execute(&requests)
             }
-            other => other.map_err(Error::from),
-        }
+            other => other,
+        };
+        let object = format_args!("container interface {:?}", self.ifname);
+        configured.map_err(|error| Error::from(error).of(object))
     }
 
     /// Waits until the result's IPv6 addresses have proved to be unused by the neighbours, if that is

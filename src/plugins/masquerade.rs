@@ -14,9 +14,9 @@
 //! }
 //! ```
 //!
-//! A container is one element per address: the address, and its network. That the source is a container
-//! is a look-up of itself with its own network, that the destination lies in the same network a look-up
-//! with the destination's. So one set serves both questions, a packet costs two look-ups whatever the
+//! A container is one element per address: the address, and its network. Two look-ups decide: source and
+//! network of the source are in the set if the source is a container; source and network of the
+//! destination are if the destination is in that container's own network. So one set serves both questions, a packet costs two look-ups whatever the
 //! number of containers, and there is one rule for each length of prefix in use, made once and together
 //! with its set. Nothing is shared between attachments, so nothing has to be counted.
 
@@ -43,219 +43,173 @@ const PREFIX: &str = "masq";
 /// How often a change is tried again that others' changes have thwarted.
 const ATTEMPTS: usize = 8;
 
-/// The host's masquerading rules.
-#[derive(Debug)]
-pub struct Masquerade {
-    socket: Socket,
+/// Sees whether the kernel answers at all.
+///
+/// # Errors
+/// It has no nf_tables.
+pub fn probe(rules: &mut Socket) -> Result<(), Error> {
+    set::names(rules, TABLE)?;
+    Ok(())
 }
 
-impl Masquerade {
-    /// Begins a conversation about the rules.
-    ///
-    /// # Errors
-    /// The kernel has no nf_tables.
-    pub fn open() -> Result<Self, Error> {
-        Ok(Self { socket: Socket::open(nl::Family::Netfilter)? })
-    }
-
-    /// The same where only what is there is of interest; `None` if the kernel can have none.
-    ///
-    /// # Errors
-    /// There is no room for a socket.
-    pub fn open_if_supported() -> Result<Option<Self>, Error> {
-        match Socket::open(nl::Family::Netfilter) {
-            Ok(socket) => Ok(Some(Self { socket })),
-            Err(error) if nft::is_absence(&error) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Sees whether the kernel answers at all.
-    ///
-    /// # Errors
-    /// The kernel has no nf_tables.
-    pub fn probe(&mut self) -> Result<(), Error> {
-        set::names(&mut self.socket, TABLE)?;
-        Ok(())
-    }
-
-    /// Masquerades these addresses for the attachment of this label. What a vanished attachment has
-    /// left for one of them is replaced.
-    ///
-    /// # Errors
-    /// The kernel's refusal.
-    pub fn add(&mut self, label: &str, addresses: &[Cidr]) -> Result<(), Error> {
-        let entries: Vec<_> = addresses.iter().map(|cidr| Entry::of(*cidr)).collect();
-        for _ in 0..ATTEMPTS {
-            match self.insert(label, &entries, &[]) {
-                Err(error) if error.errno == Errno::ENOENT => {
-                    for entry in &entries {
-                        self.make_set(entry)?;
-                    }
-                }
-                Err(error) if error.errno == Errno::EEXIST => {
-                    let old = self.existing(&entries)?;
-                    match self.insert(label, &entries, &old) {
-                        Err(error) if is_overtaken(&error) => {}
-                        other => return other.map_err(unsupported),
-                    }
-                }
-                other => return other.map_err(unsupported),
-            }
-        }
-        Err(overtaken())
-    }
-
-    /// Ends the masquerading of those of the addresses that are the attachment's of this label.
-    ///
-    /// # Errors
-    /// The kernel's refusal.
-    pub fn remove(&mut self, label: &str, addresses: &[Cidr]) -> Result<(), Error> {
-        let entries = addresses.iter().map(|cidr| Entry::of(*cidr)).collect();
-        let is_own = |comment: &str| comment == label;
-        if self.delete(entries, is_own)? == addresses.len() {
-            return Ok(());
-        }
-        // The network may have had another length of prefix when the address was added.
-        let mut entries = Vec::new();
-        for name in self.sets()? {
-            let others = addresses.iter().filter_map(|cidr| Entry::of_set(&name, *cidr));
-            entries.extend(others);
-        }
-        self.delete(entries, is_own).map(drop)
-    }
-
-    /// Ends all masquerading of the attachment of this label, whose addresses are not known: the one
-    /// operation here that looks at every element.
-    ///
-    /// # Errors
-    /// The kernel's refusal.
-    pub fn remove_by_label(&mut self, label: &str) -> Result<(), Error> {
-        self.sweep(|comment| comment == label)
-    }
-
-    /// Ends the masquerading of all attachments whose label is `unwanted`.
-    ///
-    /// # Errors
-    /// The kernel's refusal.
-    pub fn sweep(&mut self, unwanted: impl Fn(&str) -> bool) -> Result<(), Error> {
-        let mut entries = Vec::new();
-        for name in self.sets()? {
-            for element in set::elements(&mut self.socket, Set { table: TABLE, name: &name })? {
-                if unwanted(&element.comment) {
-                    entries.push(Entry { set: name.clone(), key: element.key, prefix: 0 });
+/// Masquerades these addresses for the attachment of this label. What a vanished attachment has left
+/// for one of them is replaced.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn add(rules: &mut Socket, label: &str, addresses: &[Cidr]) -> Result<(), Error> {
+    let entries: Vec<_> = addresses.iter().map(|cidr| Entry::of(*cidr)).collect();
+    for _ in 0..ATTEMPTS {
+        match insert(rules, label, &entries, &[]) {
+            Err(error) if error.errno == Errno::ENOENT => {
+                for cidr in addresses {
+                    make_set(rules, *cidr)?;
                 }
             }
-        }
-        self.delete(entries, unwanted).map(drop)
-    }
-
-    /// Sees whether these addresses are masqueraded for the attachment of this label.
-    ///
-    /// # Errors
-    /// One is not.
-    pub fn check(&mut self, label: &str, addresses: &[Cidr]) -> Result<(), Error> {
-        for cidr in addresses {
-            let entry = Entry::of(*cidr);
-            match set::element(&mut self.socket, entry.set(), &entry.key)? {
-                Some(element) if element.comment == label => {}
-                _ => {
-                    let msg = format!("masquerading of {cidr} is missing from {TABLE}");
-                    return Err(Error::new(Code::Internal, msg));
+            Err(error) if error.errno == Errno::EEXIST => {
+                let old = existing(rules, &entries)?;
+                match insert(rules, label, &entries, &old) {
+                    Err(error) if is_overtaken(&error) => {}
+                    other => return other.map_err(unsupported),
                 }
             }
-            if !rule::looks_up(&mut self.socket, TABLE, CHAIN, &entry.set)? {
-                let msg = format!("masquerading of {cidr}: no rule of {TABLE} uses {}", entry.set);
+            other => return other.map_err(unsupported),
+        }
+    }
+    Err(overtaken())
+}
+
+/// Ends the masquerading of those of the addresses that are the attachment's of this label.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn remove(rules: &mut Socket, label: &str, addresses: &[Cidr]) -> Result<(), Error> {
+    let entries = addresses.iter().map(|cidr| Entry::of(*cidr)).collect();
+    let is_own = |comment: &str| comment == label;
+    if delete(rules, entries, is_own)? == addresses.len() {
+        return Ok(());
+    }
+    // The network may have had another length of prefix when the address was added.
+    let mut entries = Vec::new();
+    for name in sets(rules)? {
+        entries.extend(addresses.iter().filter_map(|cidr| Entry::of_set(&name, *cidr)));
+    }
+    delete(rules, entries, is_own).map(drop)
+}
+
+/// Ends all masquerading of the attachment of this label, whose addresses are not known: the one
+/// operation here, beside [`sweep`], that looks at every element.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn remove_by_label(rules: &mut Socket, label: &str) -> Result<(), Error> {
+    sweep(rules, |comment| comment == label)
+}
+
+/// Ends the masquerading of all attachments whose label is `unwanted`.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn sweep(rules: &mut Socket, unwanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let mut entries = Vec::new();
+    for name in sets(rules)? {
+        for element in set::elements(rules, Set { table: TABLE, name: &name })? {
+            if unwanted(&element.comment) {
+                entries.push(Entry { set: name.clone(), key: element.key });
+            }
+        }
+    }
+    delete(rules, entries, unwanted).map(drop)
+}
+
+/// Sees whether these addresses are masqueraded for the attachment of this label.
+///
+/// # Errors
+/// One is not.
+pub fn check(rules: &mut Socket, label: &str, addresses: &[Cidr]) -> Result<(), Error> {
+    for cidr in addresses {
+        let entry = Entry::of(*cidr);
+        match set::element(rules, entry.set(), &entry.key)? {
+            Some(element) if element.comment == label => {}
+            _ => {
+                let msg = format!("masquerading of {cidr} is missing from {TABLE}");
                 return Err(Error::new(Code::Internal, msg));
             }
         }
-        Ok(())
-    }
-
-    /// Adds the entries in one transaction, in place of those in `old`.
-    fn insert(&mut self, label: &str, new: &[Entry], old: &[Entry]) -> Result<(), nl::Error> {
-        let deletions: Vec<_> = old.iter().map(Entry::deletion).collect();
-        let additions: Vec<_> = new.iter().map(|entry| entry.addition(label)).collect();
-        let deletions = deletions.iter().map(|request| request as &dyn NlRequest);
-        let additions = additions.iter().map(|request| request as &dyn NlRequest);
-        nft::commit(&mut self.socket, &deletions.chain(additions).collect::<Vec<_>>())
-    }
-
-    /// Names of the sets that there are of ours.
-    fn sets(&mut self) -> Result<Vec<String>, Error> {
-        match set::names(&mut self.socket, TABLE) {
-            Ok(mut names) => {
-                names.retain(|name| name.starts_with(PREFIX));
-                Ok(names)
-            }
-            Err(error) if nft::is_absence(&error) => Ok(Vec::new()),
-            Err(error) => Err(error.into()),
+        if !rule::looks_up(rules, TABLE, CHAIN, &entry.set)? {
+            let msg = format!("masquerading of {cidr}: no rule of {TABLE} uses {}", entry.set);
+            return Err(Error::new(Code::Internal, msg));
         }
     }
+    Ok(())
+}
 
-    fn existing(&mut self, entries: &[Entry]) -> Result<Vec<Entry>, Error> {
-        let mut existing = Vec::new();
-        for entry in entries {
-            if set::element(&mut self.socket, entry.set(), &entry.key)?.is_some() {
-                existing.push(entry.clone());
-            }
+/// Adds the entries in one transaction, in place of those in `old`.
+fn insert(rules: &mut Socket, label: &str, new: &[Entry], old: &[Entry]) -> Result<(), nl::Error> {
+    let deletions: Vec<_> = old.iter().map(Entry::deletion).collect();
+    let additions: Vec<_> = new.iter().map(|entry| entry.addition(label)).collect();
+    let deletions = deletions.iter().map(|request| request as &dyn NlRequest);
+    let additions = additions.iter().map(|request| request as &dyn NlRequest);
+    nft::commit(rules, &deletions.chain(additions).collect::<Vec<_>>())
+}
+
+/// Names of the sets that there are of ours.
+fn sets(rules: &mut Socket) -> Result<Vec<String>, Error> {
+    match set::names(rules, TABLE) {
+        Ok(mut names) => {
+            names.retain(|name| name.starts_with(PREFIX));
+            Ok(names)
         }
-        Ok(existing)
+        Err(error) if nft::is_absence(&error) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
     }
+}
 
-    /// Deletes those of the entries whose comment is `unwanted`, and tells how many there were. One at a
-    /// time if others interfere, so that what they have deleted already does not keep the rest.
-    fn delete(
-        &mut self,
-        entries: Vec<Entry>,
-        unwanted: impl Fn(&str) -> bool,
-    ) -> Result<usize, Error> {
-        let mut ours = Vec::new();
-        for entry in entries {
-            match set::element(&mut self.socket, entry.set(), &entry.key) {
-                Ok(Some(element)) if unwanted(&element.comment) => ours.push(entry),
-                Ok(_) => {}
-                Err(error) if nft::is_absence(&error) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        // One transaction takes a few thousand elements.
-        let mut errors = Errors::default();
-        for chunk in ours.chunks(512) {
-            let deletions: Vec<_> = chunk.iter().map(Entry::deletion).collect();
-            let together: Vec<_> = deletions.iter().map(|r| r as &dyn NlRequest).collect();
-            match nft::commit(&mut self.socket, &together) {
-                Err(error) if error.errno == Errno::ENOENT => {
-                    for deletion in together {
-                        let gone = match nft::commit(&mut self.socket, &[deletion]) {
-                            Err(error) if error.errno == Errno::ENOENT => Ok(()),
-                            other => other,
-                        };
-                        errors.note(gone);
-                    }
-                }
-                other => {
-                    errors.note(other);
-                }
-            }
-        }
-        errors.into_result().map(|()| ours.len())
-    }
-
-    /// Makes the table, the chain, and for the entry's length of prefix the set and the rule. All in one
-    /// transaction that fails if the set is there, so that many doing this at once end with one rule.
-    fn make_set(&mut self, entry: &Entry) -> Result<(), Error> {
-        let rule = Rule::of(entry);
-        let (table, chain) =
-            (rule::AddTable(TABLE), rule::AddChain { table: TABLE, name: CHAIN, hook: HOOK });
-        let set = set::New { table: TABLE, name: &entry.set, key: &[rule.field, rule.field] };
-        let expressions = rule.expressions(&entry.set);
-        let append = rule::AppendRule { table: TABLE, chain: CHAIN, expressions: &expressions };
-        match nft::commit(&mut self.socket, &[&table, &set, &chain, &append]) {
-            Err(error) if error.errno == Errno::EEXIST => Ok(()),
-            other => other.map_err(unsupported),
+fn existing(rules: &mut Socket, entries: &[Entry]) -> Result<Vec<Entry>, Error> {
+    let mut existing = Vec::new();
+    for entry in entries {
+        if set::element(rules, entry.set(), &entry.key)?.is_some() {
+            existing.push(entry.clone());
         }
     }
+    Ok(existing)
+}
+
+/// Deletes those of the entries whose comment is `unwanted`, and tells how many there were.
+fn delete(
+    rules: &mut Socket,
+    entries: Vec<Entry>,
+    unwanted: impl Fn(&str) -> bool,
+) -> Result<usize, Error> {
+    let mut ours = Vec::new();
+    for entry in entries {
+        match set::element(rules, entry.set(), &entry.key) {
+            Ok(Some(element)) if unwanted(&element.comment) => ours.push(entry),
+            Ok(_) => {}
+            Err(error) if nft::is_absence(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // One transaction takes a few thousand elements.
+    let mut errors = Errors::default();
+    for chunk in ours.chunks(512) {
+        let deletions: Vec<_> = chunk.iter().map(Entry::deletion).collect();
+        let deletions: Vec<_> = deletions.iter().map(|r| r as &dyn NlRequest).collect();
+        errors.note(nft::delete(rules, &deletions));
+    }
+    errors.into_result().map(|()| ours.len())
+}
+
+/// Makes the table, the chain, and for the length of prefix the set and the rule, all in one transaction
+/// that fails if the set is there, so that many doing this at once end with one rule.
+fn make_set(rules: &mut Socket, cidr: Cidr) -> Result<(), Error> {
+    let (name, rule) = (Entry::of(cidr).set, Rule::of(cidr));
+    let (table, chain) =
+        (rule::AddTable(TABLE), rule::AddChain { table: TABLE, name: CHAIN, hook: HOOK });
+    let set = set::New { table: TABLE, name: &name, key: &[rule.field, rule.field] };
+    let expressions = rule.expressions(&name);
+    let append = rule::AppendRule { table: TABLE, chain: CHAIN, expressions: &expressions };
+    nft::create_once(rules, &[&table, &set, &chain, &append]).map_err(unsupported)
 }
 
 /// One address as an element.
@@ -263,7 +217,6 @@ impl Masquerade {
 struct Entry {
     set: String,
     key: Vec<u8>,
-    prefix: u8,
 }
 
 impl Entry {
@@ -271,7 +224,7 @@ impl Entry {
         let family = if cidr.address.is_ipv4() { 4 } else { 6 };
         let set = format!("{PREFIX}{family}_{}", cidr.prefix);
         let key = [octets(cidr.address), octets(cidr.network())].concat();
-        Self { set, key, prefix: cidr.prefix }
+        Self { set, key }
     }
 
     /// The address as an element of the set of this name; `None` if that is of the other family, or no
@@ -311,18 +264,16 @@ struct Rule {
 }
 
 impl Rule {
-    fn of(entry: &Entry) -> Self {
-        let mask = |family: IpAddr| {
-            octets(from_bits(family, Cidr { address: family, prefix: entry.prefix }.mask()))
-        };
-        if entry.key.len() == 8 {
+    fn of(cidr: Cidr) -> Self {
+        let mask = octets(from_bits(cidr.address, cidr.mask()));
+        if cidr.address.is_ipv4() {
             Self {
                 field: Field::Ipv4,
                 protocol: [2],
                 source: 12,
                 destination: 16,
                 length: 4,
-                mask: mask([0; 4].into()),
+                mask,
                 multicast_mask: &[0xf0, 0, 0, 0],
                 multicast: &[224, 0, 0, 0],
             }
@@ -333,7 +284,7 @@ impl Rule {
                 source: 8,
                 destination: 24,
                 length: 16,
-                mask: mask([0_u16; 8].into()),
+                mask,
                 multicast_mask: &[],
                 multicast: &[0xff],
             }

@@ -1,11 +1,17 @@
-//! The plugins, one file each, and what they share.
+//! The plugins, a file or folder each, and what they share.
 //!
 //! An interface plugin reads from top to bottom: what it is configured with, ADD, DEL, CHECK, GC,
-//! STATUS. What it has in common with others: [`veth`], the pair that reaches from the host into a
-//! container; [`container`], the container's side of any link; [`masquerade`] and [`spoof_check`], packet rules; [`undo`], the way back of a failed ADD.
+//! STATUS. What it has in common with others: [`conf`], keys; [`attach`], steps of ADD and CHECK;
+//! [`detach`], DEL and GC; [`veth`], the pair that reaches from the host into a container;
+//! [`container`], the container's side of any link; [`forwarding`]; [`masquerade`] and
+//! [`spoof_check`], packet rules; [`undo`], the way back of a failed ADD.
 
+pub mod attach;
 pub mod bridge;
+pub mod conf;
 pub mod container;
+pub mod detach;
+pub mod forwarding;
 pub mod masquerade;
 pub mod spoof_check;
 pub mod undo;

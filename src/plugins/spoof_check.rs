@@ -34,166 +34,125 @@ const GUARDED: Set<'_> = Set { table: TABLE, name: "guarded" };
 const GENUINE: Set<'_> = Set { table: TABLE, name: "genuine" };
 const IFNAMSIZ: usize = 16;
 
-/// The host's rules against forged link-layer addresses.
-#[derive(Debug)]
-pub struct SpoofCheck {
-    socket: Socket,
+/// Sees whether the kernel answers at all.
+///
+/// # Errors
+/// It has no nf_tables.
+pub fn probe(rules: &mut Socket) -> Result<(), Error> {
+    set::names(rules, TABLE)?;
+    Ok(())
 }
 
-impl SpoofCheck {
-    /// Begins a conversation about the rules.
-    ///
-    /// # Errors
-    /// The kernel has no nf_tables.
-    pub fn open() -> Result<Self, Error> {
-        Ok(Self { socket: Socket::open(nl::Family::Netfilter)? })
+/// Lets what comes in by `link`, of the attachment of this label, pass from `mac` only.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn add(rules: &mut Socket, label: &str, link: &str, mac: Mac) -> Result<(), Error> {
+    // What an attachment of the same name has left would let its old address pass.
+    remove(rules, link)?;
+    match insert(rules, label, link, mac) {
+        Err(error) if error.errno == Errno::ENOENT => {
+            make_sets(rules)?;
+            Ok(insert(rules, label, link, mac)?)
+        }
+        other => Ok(other?),
     }
+}
 
-    /// The same where only what is there is of interest; `None` if the kernel can have none.
-    ///
-    /// # Errors
-    /// There is no room for a socket.
-    pub fn open_if_supported() -> Result<Option<Self>, Error> {
-        match Socket::open(nl::Family::Netfilter) {
-            Ok(socket) => Ok(Some(Self { socket })),
-            Err(error) if nft::is_absence(&error) => Ok(None),
-            Err(error) => Err(error.into()),
+/// Ends the check of what comes in by `link`, if there is one.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn remove(rules: &mut Socket, link: &str) -> Result<(), Error> {
+    let name = name_key(link);
+    let guarded = match set::element(rules, GUARDED, &name) {
+        Ok(Some(guarded)) => guarded,
+        Ok(None) => return Ok(()),
+        Err(error) if nft::is_absence(&error) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let pair = mac_in(&guarded.comment).map(|mac| pair_key(link, mac));
+    let guarded = set::DeleteElement { set: GUARDED, key: &name };
+    let genuine = pair.as_ref().map(|key| set::DeleteElement { set: GENUINE, key });
+    // The one in `guarded` goes last, since by it the other is found.
+    let genuine = genuine.iter().map(|request| request as &dyn NlRequest);
+    let both: Vec<_> = genuine.chain([&guarded as &dyn NlRequest]).collect();
+    Ok(nft::delete(rules, &both)?)
+}
+
+/// Ends the check of all attachments whose label is `unwanted`.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn sweep(rules: &mut Socket, unwanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let mut errors = Errors::default();
+    let elements = match set::elements(rules, GUARDED) {
+        Err(error) if nft::is_absence(&error) => return Ok(()),
+        other => other?,
+    };
+    for element in elements {
+        let label = element.comment.split(' ').next().unwrap_or_default();
+        if unwanted(label) {
+            let end = memchr::memchr(0, &element.key).unwrap_or(element.key.len());
+            let name = String::from_utf8_lossy(element.key.get(..end).unwrap_or_default());
+            errors.note(remove(rules, &name));
         }
     }
+    errors.into_result()
+}
 
-    /// Sees whether the kernel answers at all.
-    ///
-    /// # Errors
-    /// The kernel has no nf_tables.
-    pub fn probe(&mut self) -> Result<(), Error> {
-        set::names(&mut self.socket, TABLE)?;
-        Ok(())
-    }
-
-    /// Lets what comes in by `link`, of the attachment of this label, pass from `mac` only.
-    ///
-    /// # Errors
-    /// The kernel's refusal.
-    pub fn add(&mut self, label: &str, link: &str, mac: Mac) -> Result<(), Error> {
-        // What an attachment of the same name has left would let its old address pass.
-        self.remove(link)?;
-        match self.insert(label, link, mac) {
-            Err(error) if error.errno == Errno::ENOENT => {
-                self.make_sets()?;
-                Ok(self.insert(label, link, mac)?)
-            }
-            other => Ok(other?),
+/// Sees whether what comes in by `link` is checked to be from `mac`.
+///
+/// # Errors
+/// It is not.
+pub fn check(rules: &mut Socket, link: &str, mac: Mac) -> Result<(), Error> {
+    for (set, key) in [(GUARDED, name_key(link)), (GENUINE, pair_key(link, mac))] {
+        if set::element(rules, set, &key)?.is_none() {
+            let msg = format!("macspoofchk: link {link:?} with {mac} is missing from {set}");
+            return Err(Error::new(Code::Internal, msg));
+        }
+        if !rule::looks_up(rules, TABLE, CHAIN, set.name)? {
+            let msg = format!("macspoofchk: no rule of {TABLE} uses {}", set.name);
+            return Err(Error::new(Code::Internal, msg));
         }
     }
+    Ok(())
+}
 
-    /// Ends the check of what comes in by `link`, if there is one.
-    ///
-    /// # Errors
-    /// The kernel's refusal.
-    pub fn remove(&mut self, link: &str) -> Result<(), Error> {
-        let guarded = match set::element(&mut self.socket, GUARDED, &name_key(link)) {
-            Ok(Some(guarded)) => guarded,
-            Ok(None) => return Ok(()),
-            Err(error) if nft::is_absence(&error) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        let name = name_key(link);
-        let pair = mac_in(&guarded.comment).map(|mac| pair_key(link, mac));
-        let guarded = set::DeleteElement { set: GUARDED, key: &name };
-        let genuine = pair.as_ref().map(|key| set::DeleteElement { set: GENUINE, key });
-        // The one in `guarded` goes last, since by it the other is found.
-        let genuine = genuine.iter().map(|request| request as &dyn NlRequest);
-        let both: Vec<_> = genuine.chain([&guarded as &dyn NlRequest]).collect();
-        match nft::commit(&mut self.socket, &both) {
-            Err(error) if error.errno == Errno::ENOENT => {}
-            other => return Ok(other?),
-        }
-        for deletion in both {
-            match nft::commit(&mut self.socket, &[deletion]) {
-                Err(error) if error.errno == Errno::ENOENT => {}
-                other => other?,
-            }
-        }
-        Ok(())
-    }
+fn insert(rules: &mut Socket, label: &str, link: &str, mac: Mac) -> Result<(), nl::Error> {
+    let (name, pair) = (name_key(link), pair_key(link, mac));
+    let with_mac = format!("{label} {mac}");
+    let guarded = set::AddElement { set: GUARDED, key: &name, comment: &with_mac };
+    let genuine = set::AddElement { set: GENUINE, key: &pair, comment: label };
+    nft::commit(rules, &[&guarded, &genuine])
+}
 
-    /// Ends the check of all attachments whose label is `unwanted`.
-    ///
-    /// # Errors
-    /// The kernel's refusal.
-    pub fn sweep(&mut self, unwanted: impl Fn(&str) -> bool) -> Result<(), Error> {
-        let mut errors = Errors::default();
-        let elements = match set::elements(&mut self.socket, GUARDED) {
-            Err(error) if nft::is_absence(&error) => return Ok(()),
-            other => other?,
-        };
-        for element in elements {
-            let label = element.comment.split(' ').next().unwrap_or_default();
-            if unwanted(label) {
-                let end = memchr::memchr(0, &element.key).unwrap_or(element.key.len());
-                let name = String::from_utf8_lossy(element.key.get(..end).unwrap_or_default());
-                errors.note(self.remove(&name));
-            }
-        }
-        errors.into_result()
-    }
-
-    /// Sees whether what comes in by `link` is checked to be from `mac`.
-    ///
-    /// # Errors
-    /// It is not.
-    pub fn check(&mut self, link: &str, mac: Mac) -> Result<(), Error> {
-        for (set, key) in [(GUARDED, name_key(link)), (GENUINE, pair_key(link, mac))] {
-            if set::element(&mut self.socket, set, &key)?.is_none() {
-                let msg = format!("macspoofchk: link {link:?} with {mac} is missing from {set}");
-                return Err(Error::new(Code::Internal, msg));
-            }
-            if !rule::looks_up(&mut self.socket, TABLE, CHAIN, set.name)? {
-                let msg = format!("macspoofchk: no rule of {TABLE} uses {}", set.name);
-                return Err(Error::new(Code::Internal, msg));
-            }
-        }
-        Ok(())
-    }
-
-    fn insert(&mut self, label: &str, link: &str, mac: Mac) -> Result<(), nl::Error> {
-        let (name, pair) = (name_key(link), pair_key(link, mac));
-        let with_mac = format!("{label} {mac}");
-        let guarded = set::AddElement { set: GUARDED, key: &name, comment: &with_mac };
-        let genuine = set::AddElement { set: GENUINE, key: &pair, comment: label };
-        nft::commit(&mut self.socket, &[&guarded, &genuine])
-    }
-
-    /// Makes table, sets, chain and rule, in one transaction that fails if they are there, so that many
-    /// doing this at once end with one rule.
-    fn make_sets(&mut self) -> Result<(), Error> {
-        let new_set = |set: Set<'static>, key| set::New { table: TABLE, name: set.name, key };
-        let guarded = new_set(GUARDED, &[Field::Ifname]);
-        let genuine = new_set(GENUINE, &[Field::Ifname, Field::Ether]);
-        let rule = rule::AppendRule {
-            table: TABLE,
-            chain: CHAIN,
-            expressions: &[
-                Expression::Meta { key: Meta::InputName, to: REG_1 },
-                Expression::Lookup { set: GUARDED.name, register: REG_1, inverted: false },
-                Expression::Meta { key: Meta::InputName, to: REG_1 },
-                Expression::Payload { base: Base::Link, offset: 6, length: 6, to: REG_2 },
-                Expression::Lookup { set: GENUINE.name, register: REG_1, inverted: true },
-                Expression::Drop,
-            ],
-        };
-        let requests: [&dyn NlRequest; 5] = [
-            &rule::AddTable(TABLE),
-            &guarded,
-            &genuine,
-            &rule::AddChain { table: TABLE, name: CHAIN, hook: HOOK },
-            &rule,
-        ];
-        match nft::commit(&mut self.socket, &requests) {
-            Err(error) if error.errno == Errno::EEXIST => Ok(()),
-            other => Ok(other?),
-        }
-    }
+/// Makes table, sets, chain and rule, in one transaction that fails if they are there, so that many doing
+/// this at once end with one rule.
+fn make_sets(rules: &mut Socket) -> Result<(), Error> {
+    let new_set = |set: Set<'static>, key| set::New { table: TABLE, name: set.name, key };
+    let guarded = new_set(GUARDED, &[Field::Ifname]);
+    let genuine = new_set(GENUINE, &[Field::Ifname, Field::Ether]);
+    let rule = rule::AppendRule {
+        table: TABLE,
+        chain: CHAIN,
+        expressions: &[
+            Expression::Meta { key: Meta::InputName, to: REG_1 },
+            Expression::Lookup { set: GUARDED.name, register: REG_1, inverted: false },
+            Expression::Meta { key: Meta::InputName, to: REG_1 },
+            Expression::Payload { base: Base::Link, offset: 6, length: 6, to: REG_2 },
+            Expression::Lookup { set: GENUINE.name, register: REG_1, inverted: true },
+            Expression::Drop,
+        ],
+    };
+    let requests: [&dyn NlRequest; 5] = [
+        &rule::AddTable(TABLE),
+        &guarded,
+        &genuine,
+        &rule::AddChain { table: TABLE, name: CHAIN, hook: HOOK },
+        &rule,
+    ];
+    Ok(nft::create_once(rules, &requests)?)
 }
 
 fn name_key(link: &str) -> Vec<u8> {

@@ -10,6 +10,7 @@ use super::undo::Undo;
 use crate::cni::{Attachment, Code, Error, Request};
 use crate::net::Mac;
 use crate::nl::link::{Change, PortFlags, Target};
+use crate::nl::request::Request as NlRequest;
 use crate::nl::{Family, Socket, link};
 use crate::sys::netns::Netns;
 
@@ -24,10 +25,17 @@ pub struct Pair<'a> {
     pub container_mac: Mac,
     /// MTU of both ends; none for the kernel's default.
     pub mtu: Option<u32>,
-    /// Index of the bridge that the host's end becomes a port of.
+    /// What the host's end becomes a port of; none for a link by itself.
+    pub port: Option<Port>,
+}
+
+/// A port of a bridge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Port {
+    /// Index of the bridge.
     pub bridge: u32,
-    /// Settings of that port.
-    pub port: PortFlags,
+    /// Settings of the port.
+    pub flags: PortFlags,
 }
 
 impl<'a> Pair<'a> {
@@ -42,7 +50,7 @@ impl<'a> Pair<'a> {
             name: &name,
             mac: attachment.host_mac(),
             mtu: self.mtu,
-            master: Some(self.bridge),
+            master: self.port.map(|port| port.bridge),
             peer_name: &attachment.ifname,
             peer_mac: self.container_mac,
             peer_netns: self.netns.as_fd(),
@@ -51,7 +59,7 @@ impl<'a> Pair<'a> {
         let target = Target::Name(&name);
         let change = Change {
             alias: Some(&label),
-            port: (self.port != PortFlags::default()).then_some(self.port),
+            port: self.port.map(|port| port.flags).filter(|flags| *flags != PortFlags::default()),
             ..Change::default()
         };
         let settings = link::Set { target, change };
@@ -66,7 +74,11 @@ impl<'a> Pair<'a> {
             // It is of an earlier ADD, into another namespace, that was never undone.
             delete_own(host, &name, &label)?;
         }
-        let made = host.execute(&[&veth, &settings, &silence]);
+        let mut requests: Vec<&dyn NlRequest> = vec![&veth, &settings];
+        if self.port.is_some() {
+            requests.push(&silence);
+        }
+        let made = host.execute(&requests);
         if let Err(error) = &made
             && (error.errno, error.request) == (Errno::EEXIST, 0)
         {
@@ -127,7 +139,8 @@ fn delete_own(host: &mut Socket, name: &str, label: &str) -> Result<(), Error> {
             delete_link(host, name).map(drop)
         }
         Some(link) => {
-            let msg = format!("link {name:?} exists and is another's: {:?}", link.alias);
+            let owner = link.alias.unwrap_or_default();
+            let msg = format!("link {name:?} exists and is another's: its alias is {owner:?}");
             Err(Error::new(Code::Internal, msg))
         }
         None => Ok(()),

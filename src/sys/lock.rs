@@ -24,7 +24,7 @@ pub enum Kind {
     OpenFileDescription,
 }
 
-/// Takes an exclusive lock on `file`, which holds until the file is closed or [`unlock`]ed.
+/// Takes an exclusive lock on `file`, which holds until the file is closed.
 ///
 /// Who comes first is served first: no polling. A lock that is free costs one system call.
 ///
@@ -39,15 +39,6 @@ pub fn lock(file: &File, kind: Kind, patience: Duration) -> Result<(), Errno> {
     let result = acquire(file, kind, Wait::Yes);
     drop(alarm);
     result
-}
-
-/// Gives back a lock of flock(2).
-///
-/// # Errors
-/// Those of flock(2).
-pub fn unlock(file: &File) -> Result<(), Errno> {
-    // SAFETY: flock(2) works on a descriptor alone, which is open.
-    Errno::result(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) }).map(drop)
 }
 
 /// Process that holds a flock(2) lock on `file`, as far as /proc/locks tells: it does not know the

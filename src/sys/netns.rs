@@ -1,5 +1,6 @@
 //! Network namespaces (network_namespaces(7), setns(2), ioctl_ns(2)).
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -28,6 +29,16 @@ pub enum OpenError {
     NotNetns,
     /// It can't be opened.
     Io(io::Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("there is none"),
+            Self::NotNetns => f.write_str("it is not a network namespace"),
+            Self::Io(why) => write!(f, "{why}"),
+        }
+    }
 }
 
 impl Netns {

@@ -81,7 +81,7 @@ fn what_goes_astray_on_the_host_is_named() {
                 "ip link set br0 address 02:00:00:00:00:55",
                 &["br0", "has address 02:00:00:00:00:55, not "],
             ),
-            (At::Host, "ip link set br0 promisc on", &["br0", "promiscuous is true"]),
+            (At::Host, "ip link set br0 promisc on", &["br0", "is promiscuous"]),
             (At::Host, "ip link set LINK nomaster", &["LINK", "no longer a port", "br0"]),
             (
                 At::Host,
@@ -242,7 +242,7 @@ fn promises_of_single_keys_are_checked() {
     let down = bridge_conf(&json!({"disableContainerInterface": true}));
     drifts(&down, &[(At::Pod, "ip link set eth0 up", &["container interface", "eth0", "up"])]);
     let promiscuous = bridge_conf(&json!({"promiscMode": true}));
-    let off: &[&str] = &["br0", "promiscuous is false"];
+    let off: &[&str] = &["br0", "is not promiscuous"];
     drifts(&promiscuous, &[(At::Host, "ip link set br0 promisc off", off)]);
     let v4 = bridge_conf(&json!({"isGateway": true, "ipam": ipv4()}));
     let missing: &[&str] = &["eth0", "IP4/16", "missing"];

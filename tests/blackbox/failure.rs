@@ -109,7 +109,7 @@ fn an_mtu_that_is_too_small_for_the_addresses_undoes_all() {
     let pod = host.pod("a");
     let conf =
         bridge_conf(&json!({"mtu": 1000, "isGateway": true, "ipMasq": true, "ipam": dual()}));
-    fails_without_a_trace(&host, &conf, &pod, 999, &["add address fd01::"]);
+    fails_without_a_trace(&host, &conf, &pod, 7, &["mtu", "1280", "got 1000"]);
     assert_eq!(host.leases("net"), [] as [&str; 0]);
     let conf =
         bridge_conf(&json!({"mtu": 1000, "isGateway": true, "ipMasq": true, "ipam": ipv4()}));

@@ -81,12 +81,67 @@ fn put_data(out: &mut Encoder, attribute: u16, data: &[u8]) {
     out.nest(attribute | NESTED, |out| out.put(NFTA_DATA_VALUE, data));
 }
 
+/// Opens a socket for nf_tables in the current network namespace.
+///
+/// # Errors
+/// `EPROTONOSUPPORT` if the kernel has no nf_tables.
+pub fn open() -> Result<Socket, Error> {
+    Socket::open(super::Family::Netfilter)
+}
+
+/// The same where only what is there is of interest; `None` if the kernel can have none.
+///
+/// # Errors
+/// There is no room for a socket.
+pub fn open_if_supported() -> Result<Option<Socket>, Error> {
+    match open() {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if is_absence(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Has the kernel carry out all `requests`, or none.
 ///
 /// # Errors
 /// The first refusal; then nothing has changed.
 pub fn commit<C: Channel>(socket: &mut Socket<C>, requests: &[&dyn Request]) -> Result<(), Error> {
     socket.execute_framed(&Frame::Begin, requests, &Frame::End)
+}
+
+/// Makes what many may want to make at the same time: all in one transaction, of which one request
+/// fails if its object is there. Then others have made the whole.
+///
+/// # Errors
+/// The first refusal other than `EEXIST`; then nothing has changed.
+pub fn create_once<C: Channel>(
+    socket: &mut Socket<C>,
+    requests: &[&dyn Request],
+) -> Result<(), Error> {
+    match commit(socket, requests) {
+        Err(error) if error.errno == Errno::EEXIST => Ok(()),
+        other => other,
+    }
+}
+
+/// Carries out deletions, of which others may have carried out some: then one at a time, in order, so
+/// that what has gone already does not keep the rest.
+///
+/// # Errors
+/// The first refusal other than `ENOENT`; what comes behind it is done all the same.
+pub fn delete<C: Channel>(socket: &mut Socket<C>, deletions: &[&dyn Request]) -> Result<(), Error> {
+    match commit(socket, deletions) {
+        Err(error) if error.errno == Errno::ENOENT => {}
+        other => return other,
+    }
+    let mut result = Ok(());
+    for deletion in deletions {
+        match commit(socket, &[*deletion]) {
+            Err(error) if error.errno != Errno::ENOENT => result = result.and(Err(error)),
+            _ => {}
+        }
+    }
+    result
 }
 
 /// Whether `error` says that this kernel can't have what was asked about: it has no nf_tables, or what

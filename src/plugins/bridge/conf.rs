@@ -6,6 +6,7 @@ use crate::cni::result::{CniResult, Dns};
 use crate::cni::{Code, Error, Request};
 use crate::net::Mac;
 use crate::nl::link::PortFlags;
+use crate::plugins::conf;
 use crate::plugins::container::{self, Dad, Ipv6};
 
 /// The configuration.
@@ -47,13 +48,13 @@ impl Conf {
     pub fn read(request: &Request) -> Result<Self, Error> {
         let root = request.conf.root();
         let is_default_gateway = root.flag("isDefaultGateway")?;
-        let conf = Self {
+        let read = Self {
             bridge: bridge_name(&root)?,
             is_gateway: root.flag("isGateway")? || is_default_gateway,
             is_default_gateway,
             force_address: root.flag("forceAddress")?,
             ip_masq: root.flag("ipMasq")?,
-            mtu: mtu(&root)?,
+            mtu: conf::veth_mtu(&root)?,
             promiscuous: root.flag("promiscMode")?,
             port: PortFlags {
                 hairpin: root.flag("hairpinMode")?,
@@ -62,22 +63,38 @@ impl Conf {
             mac_spoof_check: root.flag("macspoofchk")?,
             enable_dad: root.flag("enabledad")?,
             leave_down: root.flag("disableContainerInterface")?,
-            mac: mac(request)?,
+            mac: conf::mac(request)?,
             dns: request.conf.dns()?,
         };
-        check_backend(&root)?;
+        conf::check_masquerade_backend(&root)?;
         check_vlans(&root)?;
-        if conf.port.hairpin && conf.promiscuous {
+        if read.port.hairpin && read.promiscuous {
             return Err(Error::invalid("promiscMode", "true", "false, as hairpinMode is true"));
         }
-        if conf.leave_down && request.conf.ipam_type()?.is_some() {
+        if read.leave_down && request.conf.ipam_type()?.is_some() {
             return Err(Error::invalid(
                 "disableContainerInterface",
                 "true",
                 "false, as addresses are configured (ipam.type)",
             ));
         }
-        Ok(conf)
+        Ok(read)
+    }
+
+    /// Refuses an MTU that IPv6 can't do with (RFC 8200, section 5): the kernel would refuse the address,
+    /// with less to say about it.
+    ///
+    /// # Errors
+    /// There is an IPv6 address, and the MTU is too small for it.
+    pub fn check_mtu_for(&self, result: &CniResult) -> Result<(), Error> {
+        const IPV6_MIN_MTU: u32 = 1280;
+        match self.mtu {
+            Some(mtu) if mtu < IPV6_MIN_MTU && container::has_ipv6(result) => {
+                let expected = format!("at least {IPV6_MIN_MTU}, as there is an IPv6 address");
+                Err(Error::invalid("mtu", mtu, &expected))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How the container's end treats IPv6. An attachment that has only IPv4 addresses is left alone:
@@ -105,55 +122,6 @@ fn bridge_name(root: &Node<'_>) -> Result<String, Error> {
             format_args!("{name:?}, which {fault}"),
             "an interface name",
         )),
-    }
-}
-
-/// The kernel's bounds for a veth pair: `ETH_MIN_MTU` and `ETH_MAX_MTU` (linux/if_ether.h).
-fn mtu(root: &Node<'_>) -> Result<Option<u32>, Error> {
-    let mtu = root.number("mtu", 0..=65535)?.filter(|mtu| *mtu != 0);
-    if mtu.is_some_and(|mtu| mtu < 68) {
-        return Err(root.get("mtu")?.map_or_else(
-            || root.invalid("an MTU"),
-            |node| node.invalid("0 for the kernel's default, or 68 to 65535"),
-        ));
-    }
-    Ok(mtu)
-}
-
-/// The container's address, of the three places in rising order of precedence.
-fn mac(request: &Request) -> Result<Option<Mac>, Error> {
-    let root = request.conf.root();
-    let read = |object: Option<Node<'_>>| match object {
-        Some(object) => match object.get("mac")? {
-            Some(node) if !node.text()?.is_empty() => node.mac().map(Some),
-            _ => Ok(None),
-        },
-        None => Ok(None),
-    };
-    if let Some(mac) = read(root.get("runtimeConfig")?)? {
-        return Ok(Some(mac));
-    }
-    if let Some(args) = root.get("args")?
-        && let Some(mac) = read(args.get("cni")?)?
-    {
-        return Ok(Some(mac));
-    }
-    let Some(text) = &request.args()?.mac else { return Ok(None) };
-    match text.parse::<Mac>() {
-        Ok(mac) if mac.is_assignable() => Ok(Some(mac)),
-        _ => {
-            let msg = format!("CNI_ARGS: MAC: expected a unicast MAC address, got {text:?}");
-            Err(Error::new(Code::InvalidEnvironment, msg))
-        }
-    }
-}
-
-/// Both of the reference's backends are served by the same nf_tables rules.
-fn check_backend(root: &Node<'_>) -> Result<(), Error> {
-    let Some(backend) = root.get("ipMasqBackend")? else { return Ok(()) };
-    match backend.text()? {
-        "" | "iptables" | "nftables" => Ok(()),
-        _ => Err(backend.invalid("\"iptables\" or \"nftables\"")),
     }
 }
 

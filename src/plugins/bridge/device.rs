@@ -13,7 +13,7 @@ use crate::plugins::{setting_error, veth};
 use crate::sha256;
 use crate::sys::sysctl;
 
-/// How often a bridge is looked for again that vanishes under our hands.
+/// How often a bridge that vanishes in between is looked for.
 const ATTEMPTS: usize = 4;
 
 /// Finds the bridge, or makes it, and sees to it that it is up.

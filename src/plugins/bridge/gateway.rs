@@ -1,4 +1,4 @@
-//! The bridge as its containers' gateway: its addresses, their default routes, forwarding.
+//! The bridge as its containers' gateway: its addresses, and the default routes that lead to them.
 
 use std::net::IpAddr;
 
@@ -10,13 +10,11 @@ use crate::cni::{Attachment, Code, Error};
 use crate::net::{Cidr, from_bits, to_bits};
 use crate::nl::link::Link;
 use crate::nl::{Family, Socket, addr, link};
+use crate::plugins::container;
 use crate::plugins::undo::Undo;
-use crate::plugins::{container, setting_error};
-use crate::sys::sysctl;
 
 /// The addresses that the bridge has to have, one for each gateway.
-pub(super) fn addresses(result: &mut CniResult) -> Vec<Cidr> {
-    complete(result);
+pub(super) fn addresses(result: &CniResult) -> Vec<Cidr> {
     let mut gateways: Vec<Cidr> = Vec::new();
     for ip in &result.ips {
         if let Some(address) = ip.gateway {
@@ -54,54 +52,65 @@ pub(super) fn add_default_routes(result: &mut CniResult) {
     }
 }
 
-/// What has to change about the bridge's addresses.
-pub(super) struct Changes {
-    /// Gateways' addresses that it has not.
-    pub missing: Vec<Cidr>,
+/// What the bridge's addresses are to be, and what has to change for it.
+pub(super) struct Plan {
+    /// The gateways' addresses.
+    pub gateways: Vec<Cidr>,
+    /// Those that the bridge has not.
+    missing: Vec<Cidr>,
     /// Addresses that stand in their way, and that `forceAddress` gives up.
     replaced: Vec<Cidr>,
 }
 
-impl Changes {
+impl Plan {
     /// Compares what is with what is to be.
-    pub fn plan(
+    ///
+    /// # Errors
+    /// An address stands in the way, and may not be replaced.
+    pub fn make(
         host: &mut Socket,
         bridge: &Link,
-        gateways: &[Cidr],
+        gateways: Vec<Cidr>,
         conf: &Conf,
     ) -> Result<Self, Error> {
         if gateways.is_empty() {
-            return Ok(Self { missing: Vec::new(), replaced: Vec::new() });
+            return Ok(Self { gateways, missing: Vec::new(), replaced: Vec::new() });
         }
         let found = addr::of_link(host, bridge.index)?;
         let is_missing = |gateway: &&Cidr| !found.iter().any(|address| address.cidr == **gateway);
         let missing: Vec<_> = gateways.iter().filter(is_missing).copied().collect();
-        let conflicts = conflicts(&found, gateways, &missing);
+        let conflicts = conflicts(&found, &gateways, &missing);
         if let Some(conflict) = conflicts.first()
             && !conf.force_address
         {
             return Err(conflict.error(bridge));
         }
         let replaced = conflicts.iter().map(|conflict| conflict.found).collect();
-        Ok(Self { missing, replaced })
+        Ok(Self { gateways, missing, replaced })
+    }
+
+    /// Whether the bridge is no gateway yet, or not all that it is to be.
+    pub fn makes_a_gateway(&self) -> bool {
+        !self.missing.is_empty()
     }
 
     /// Gives the bridge the gateways' addresses.
+    ///
+    /// # Errors
+    /// The kernel's refusal; another process has given it one that stands in the way.
     pub fn carry_out<'a>(
-        self,
+        &self,
         host: &mut Socket,
         bridge: &Link,
-        gateways: &[Cidr],
         attachment: &'a Attachment,
         undo: &mut Undo<'a>,
     ) -> Result<(), Error> {
-        let Self { missing, replaced } = self;
-        if missing.is_empty() {
+        if self.missing.is_empty() {
             return Ok(());
         }
         let index = bridge.index;
+        let (missing, replaced) = (self.missing.clone(), self.replaced.clone());
         let changed = change_addresses(host, index, &replaced, &missing);
-        let wanted = missing.clone();
         undo.push(move || {
             let mut host = Socket::open(Family::Route)?;
             // Others of this network may rely on them by now; those of other networks, on the old ones.
@@ -110,10 +119,10 @@ impl Changes {
             }
             change_addresses(&mut host, index, &missing, &replaced)
         });
-        changed?;
+        changed.map_err(|error| error.of(format_args!("bridge {:?}", bridge.name)))?;
         // Another first ADD, of another configuration, may have done the same at the same time.
         let found = addr::of_link(host, index)?;
-        match conflicts(&found, gateways, &wanted).first() {
+        match conflicts(&found, &self.gateways, &self.missing).first() {
             Some(conflict) => Err(conflict.error(bridge)),
             None => Ok(()),
         }
@@ -181,32 +190,13 @@ fn has_other_ports(host: &mut Socket, bridge: u32, own: &Attachment) -> Result<b
     Ok(link::list(host)?.iter().any(|link| link.master == Some(bridge) && of_other(link)))
 }
 
-/// The host forwards between the container and the world, of the families that there are gateways for.
-pub(super) fn enable_forwarding(gateways: &[Cidr]) -> Result<(), Error> {
-    let families = [(true, "ipv4/ip_forward"), (false, "ipv6/conf/all/forwarding")];
-    for (is_ipv4, name) in families {
-        if gateways.iter().any(|gateway| gateway.address.is_ipv4() == is_ipv4) {
-            sysctl::ensure(name, "1")
-                .map_err(|why| setting_error(format_args!("set sysctl {name} to 1"), &why))?;
-        }
-    }
-    Ok(())
-}
-
-/// Sees whether the bridge has all gateways' addresses, and the host forwards.
+/// Sees whether the bridge has all gateways' addresses.
 pub(super) fn check(host: &mut Socket, bridge: &Link, gateways: &[Cidr]) -> Result<(), Error> {
     let found = addr::of_link(host, bridge.index)?;
     for gateway in gateways {
         if !found.iter().any(|address| address.cidr == *gateway) {
             let msg = format!("bridge {:?} has lost address {gateway}", bridge.name);
             return Err(Error::new(Code::Internal, msg));
-        }
-        let name = match gateway.address {
-            IpAddr::V4(_) => "ipv4/ip_forward",
-            IpAddr::V6(_) => "ipv6/conf/all/forwarding",
-        };
-        if sysctl::read(name).is_ok_and(|value| value == "0") {
-            return Err(Error::new(Code::Internal, format!("sysctl {name} is 0, not 1")));
         }
     }
     Ok(())

@@ -18,19 +18,16 @@ mod gateway;
 use std::time::{Duration, Instant};
 
 use super::container::{Container, Ipv6};
-use super::masquerade::Masquerade;
-use super::spoof_check::SpoofCheck;
 use super::undo::Undo;
-use super::veth;
+use super::{attach, detach, forwarding, masquerade, spoof_check, veth};
 use crate::cni::error::Errors;
 use crate::cni::result::{CniResult, Interface};
 use crate::cni::{Attachment, Code, Error, Plugin, Request};
-use crate::ipam::{self, Ipam};
+use crate::ipam::Ipam;
 use crate::net::{Cidr, Mac};
 use crate::nl::link::{Link, Target};
 use crate::nl::monitor::{Changes, Monitor};
-use crate::nl::{Family, Socket, link};
-use crate::sha256;
+use crate::nl::{Family, Socket, link, nft};
 
 use conf::Conf;
 
@@ -41,7 +38,7 @@ pub const PLUGIN: Plugin = Plugin {
     add,
     del,
     check,
-    gc,
+    gc: detach::collect_garbage,
     status,
 };
 
@@ -68,22 +65,28 @@ fn attach<'a>(
     undo: &mut Undo<'a>,
 ) -> Result<CniResult, Error> {
     let mut host = Socket::open(Family::Route)?;
-    let mut result = lease(conf, ipam, undo)?;
-    let gateways = if conf.is_gateway { gateway::addresses(&mut result) } else { Vec::new() };
+    let mut result = attach::lease(ipam, undo)?;
+    conf.check_mtu_for(&result)?;
+    if conf.is_gateway {
+        gateway::complete(&mut result);
+    }
+    if conf.is_default_gateway {
+        gateway::add_default_routes(&mut result);
+    }
+    let gateways = if conf.is_gateway { gateway::addresses(&result) } else { Vec::new() };
 
     let bridge = device::ensure(&mut host, request, conf, undo)?;
-    let changes = gateway::Changes::plan(&mut host, &bridge, &gateways, conf)?;
-    if !changes.missing.is_empty() {
+    let plan = gateway::Plan::make(&mut host, &bridge, gateways, conf)?;
+    if plan.makes_a_gateway() {
         device::keep_mac(&mut host, &bridge)?;
     }
-    let mac = container_mac(conf, attachment, &result);
+    let mac = attach::container_mac(conf.mac, attachment, &result);
     let pair = veth::Pair {
         attachment,
         netns: request.netns()?,
         container_mac: mac,
         mtu: conf.mtu,
-        bridge: bridge.index,
-        port: conf.port,
+        port: Some(veth::Port { bridge: bridge.index, flags: conf.port }),
     };
     pair.make(&mut host, undo)?;
 
@@ -94,24 +97,9 @@ fn attach<'a>(
         container.configure(&result, ipv6.dad)?;
     }
 
-    changes.carry_out(&mut host, &bridge, &gateways, attachment, undo)?;
-    let addresses: Vec<_> = result.ips.iter().map(|ip| ip.address).collect();
-    if conf.ip_masq && !addresses.is_empty() {
-        let label = attachment.label();
-        let added = Masquerade::open()?.add(&label, &addresses);
-        undo.push(move || match Masquerade::open_if_supported()? {
-            Some(mut rules) => rules.remove(&label, &addresses),
-            None => Ok(()),
-        });
-        added?;
-    }
-    if conf.mac_spoof_check {
-        let name = attachment.host_link();
-        let added = SpoofCheck::open()?.add(&attachment.label(), &name, mac);
-        undo.push(move || remove_spoof_check(&name));
-        added?;
-    }
-    gateway::enable_forwarding(&gateways)?;
+    plan.carry_out(&mut host, &bridge, attachment, undo)?;
+    add_rules(conf, attachment, &result, mac, undo)?;
+    forwarding::enable(&plan.gateways)?;
     let port = port_up(&mut host, conf, attachment, &bridge)?;
     container.await_addresses(&result)?;
     // A bridge whose MTU nobody has set takes on its ports' smallest.
@@ -122,12 +110,12 @@ fn attach<'a>(
     };
 
     result.interfaces = vec![
-        interface(&bridge, port.bridge_mac.or(bridge.mac).unwrap_or_default()),
-        interface(&port, attachment.host_mac()),
+        attach::interface(&bridge, port.bridge_mac.or(bridge.mac).unwrap_or_default()),
+        attach::interface(&port, attachment.host_mac()),
         Interface {
             name: attachment.ifname.clone(),
             sandbox: request.env.netns.clone(),
-            ..interface(&port, mac)
+            ..attach::interface(&port, mac)
         },
     ];
     for ip in &mut result.ips {
@@ -139,50 +127,38 @@ fn attach<'a>(
     Ok(result)
 }
 
-fn interface(link: &Link, mac: Mac) -> Interface {
-    Interface {
-        name: link.name.clone(),
-        mac: mac.to_string(),
-        mtu: link.mtu,
-        ..Interface::default()
+/// Adds the container to the packet rules that are configured, over one socket.
+fn add_rules(
+    conf: &Conf,
+    attachment: &Attachment,
+    result: &CniResult,
+    mac: Mac,
+    undo: &mut Undo<'_>,
+) -> Result<(), Error> {
+    let addresses = addresses(result);
+    let is_masqueraded = conf.ip_masq && !addresses.is_empty();
+    if !is_masqueraded && !conf.mac_spoof_check {
+        return Ok(());
     }
+    let mut rules = nft::open()?;
+    if is_masqueraded {
+        attach::add_masquerade(&mut rules, attachment, &addresses, undo)?;
+    }
+    if conf.mac_spoof_check {
+        let name = attachment.host_link();
+        let added = spoof_check::add(&mut rules, &attachment.label(), &name, mac);
+        undo.push(move || remove_spoof_check(&name));
+        added?;
+    }
+    Ok(())
+}
+
+fn addresses(result: &CniResult) -> Vec<Cidr> {
+    result.ips.iter().map(|ip| ip.address).collect()
 }
 
 fn vanished(ifname: &str) -> Error {
     Error::new(Code::Internal, format!("container interface {ifname:?} has vanished"))
-}
-
-/// Leases the container's addresses; none in a network without address management.
-fn lease<'a>(
-    conf: &Conf,
-    ipam: Option<&'a Ipam<'a>>,
-    undo: &mut Undo<'a>,
-) -> Result<CniResult, Error> {
-    let Some(ipam) = ipam else { return Ok(CniResult::default()) };
-    let leased = ipam.add()?;
-    undo.push_last(move || ipam.undo(&leased.undo));
-    let mut result = leased.result;
-    // What interfaces address management has made is not ours to tell.
-    result.interfaces.clear();
-    ipam::require_addresses(&result)?;
-    if conf.is_default_gateway {
-        gateway::complete(&mut result);
-        gateway::add_default_routes(&mut result);
-    }
-    Ok(result)
-}
-
-/// The container's address: as configured, or such that it follows from the IP address. Then the
-/// neighbours' ARP entries hold when another container gets the address.
-fn container_mac(conf: &Conf, attachment: &Attachment, result: &CniResult) -> Mac {
-    conf.mac.unwrap_or_else(|| match result.ips.first() {
-        Some(ip) => {
-            let address = ip.address.address.to_string();
-            let parts: [&[u8]; 3] = [b"ip mac", attachment.network.as_bytes(), address.as_bytes()];
-            Mac::local(&sha256::digest_parts(&parts))
-        }
-        None => attachment.container_mac(),
-    })
 }
 
 /// Waits until the bridge forwards what the container sends, and returns its port.
@@ -224,75 +200,18 @@ fn read_port(host: &mut Socket, name: &str, bridge: &Link) -> Result<Link, Error
 }
 
 fn del(request: &Request) -> Result<(), Error> {
-    let root = request.conf.root();
-    let attachment = request.attachment();
-    let (name, label) = (attachment.host_link(), attachment.label());
     let mut errors = Errors::default();
-    let ipam = errors.note(Ipam::of(request)).flatten();
+    errors.note(detach::detach(request, || veth::delete(request)));
     // What can't be read counts as set: to look is cheap, to leave something behind is not.
-    let is_set = |key| root.flag(key).unwrap_or(true);
-
-    // Which addresses are masqueraded shows in the leases, which go last.
-    let masquerade = is_set("ipMasq");
-    let held = match &ipam {
-        Some(ipam) if masquerade => errors.note(ipam.held()).flatten(),
-        _ => None,
-    };
-    let leases_tell = held.is_some();
-    let known = known_addresses(request, held);
-
-    // The kernel frees elements after an RCU grace period, and closing the socket waits for that. To
-    // delete a link takes longer, so with the socket open until then nobody waits twice.
-    let mut rules = None;
-    if masquerade && !known.is_empty() {
-        rules = errors.note(remove_masquerade(&label, &known)).flatten();
-    }
-    let there_was_a_pair = errors.note(veth::delete(request)).unwrap_or(false);
-    drop(rules);
-    if masquerade && known.is_empty() && (there_was_a_pair || !leases_tell) {
-        // Somebody has taken the leases away; or address management is foreign, and the runtime does
-        // not tell what ADD has returned.
-        errors.note(remove_masquerade_by_label(&label));
-    }
-    // What could not be removed still has the address, and is found by its lease next time.
-    if let Some(ipam) = ipam
-        && errors.is_empty()
-    {
-        errors.note(ipam.del());
-    }
-    if is_set("macspoofchk") {
-        errors.note(remove_spoof_check(&name));
+    if request.conf.root().flag("macspoofchk").unwrap_or(true) {
+        errors.note(remove_spoof_check(&request.attachment().host_link()));
     }
     errors.into_result()
 }
 
-/// All addresses that the attachment is known to have: those that it holds, and those that ADD returned.
-fn known_addresses(request: &Request, held: Option<Vec<Cidr>>) -> Vec<Cidr> {
-    let prev = request.conf.prev_result().ok().flatten().unwrap_or_default();
-    let mut addresses = held.unwrap_or_default();
-    addresses.extend(prev.ips.iter().map(|ip| ip.address));
-    addresses.sort_by_key(|cidr| (cidr.address, cidr.prefix));
-    addresses.dedup();
-    addresses
-}
-
-/// Ends the masquerading of these addresses. Returns the open conversation, if there was one.
-fn remove_masquerade(label: &str, addresses: &[Cidr]) -> Result<Option<Masquerade>, Error> {
-    let Some(mut rules) = Masquerade::open_if_supported()? else { return Ok(None) };
-    rules.remove(label, addresses)?;
-    Ok(Some(rules))
-}
-
-fn remove_masquerade_by_label(label: &str) -> Result<(), Error> {
-    match Masquerade::open_if_supported()? {
-        Some(mut rules) => rules.remove_by_label(label),
-        None => Ok(()),
-    }
-}
-
 fn remove_spoof_check(host_link: &str) -> Result<(), Error> {
-    match SpoofCheck::open_if_supported()? {
-        Some(mut check) => check.remove(host_link),
+    match nft::open_if_supported()? {
+        Some(mut rules) => spoof_check::remove(&mut rules, host_link),
         None => Ok(()),
     }
 }
@@ -302,129 +221,92 @@ fn check(request: &Request) -> Result<(), Error> {
     request.netns()?;
     let prev = request.conf.required_prev_result()?;
     let attachment = request.attachment();
-    let fault = |what: String| Error::new(Code::Internal, what);
     if let Some(ipam) = Ipam::of(request)? {
         ipam.check(&prev)?;
     }
-
-    let at =
-        prev.interfaces.iter().position(|i| i.name == attachment.ifname && !i.sandbox.is_empty());
-    let in_container = at.and_then(|at| prev.interfaces.get(at)).ok_or_else(|| {
-        let msg = format!(
-            "prevResult.interfaces: expected one named {:?} with a sandbox",
-            attachment.ifname
-        );
-        Error::new(Code::InvalidConfig, msg)
-    })?;
-    let on_host = prev.interfaces.iter().find(|i| i.sandbox.is_empty() && i.name != conf.bridge);
-    let name = on_host.map_or_else(|| attachment.host_link(), |link| link.name.clone());
+    let (returned, mut expected) = attach::of_container(&prev, &attachment.ifname)?;
 
     let mut host = Socket::open(Family::Route)?;
-    let bridge = link::get(&mut host, Target::Name(&conf.bridge))?
-        .filter(Link::is_bridge)
-        .ok_or_else(|| fault(format!("bridge {:?} is missing", conf.bridge)))?;
-    if !bridge.up {
-        return Err(fault(format!("bridge {:?} is down", conf.bridge)));
-    }
-    if bridge.promiscuous != conf.promiscuous {
-        let (is, ought) = (bridge.promiscuous, conf.promiscuous);
-        return Err(fault(format!("bridge {:?}: promiscuous is {is}, not {ought}", conf.bridge)));
-    }
-    check_mac(&bridge, prev.interfaces.iter().find(|i| i.name == conf.bridge))?;
-    let port = read_port(&mut host, &name, &bridge)?;
-    if !port.is_veth() {
-        return Err(fault(format!("host interface {name:?} is not a veth")));
-    }
-    if port.port != conf.port {
-        return Err(fault(format!(
-            "bridge port {name:?} has {:?}, not {:?}",
-            port.port, conf.port
-        )));
-    }
-
+    let bridge = check_bridge(&mut host, &conf, &prev)?;
+    let port = check_port(&mut host, &conf, &attachment, &prev, &bridge)?;
     let container = Container::enter(request.netns()?, &attachment.ifname, Ipv6::DEFAULT)?;
     let mut container = container.ok_or_else(|| vanished(&attachment.ifname))?;
-    let of_container = |interface: Option<u32>| {
-        interface.is_none() || interface.and_then(|i| usize::try_from(i).ok()) == at
-    };
-    let mut expected = prev.clone();
-    expected.ips.retain(|ip| of_container(ip.interface));
     let link = container.check(&expected)?;
-    check_mac(&link, Some(in_container))?;
-    if !link.is_veth() || link.peer != Some(port.index) || port.peer != Some(link.index) {
-        let ifname = &attachment.ifname;
-        return Err(fault(format!("{ifname:?} and {name:?} are not the two ends of a veth pair")));
-    }
-    if link.up == conf.leave_down {
-        let state = if link.up { "up" } else { "down" };
-        return Err(fault(format!("container interface {:?} is {state}", attachment.ifname)));
-    }
-    if !port.operational && !conf.leave_down {
-        return Err(fault(format!("bridge port {name:?} is not up")));
-    }
+    attach::check_mac(&link, Some(returned))?;
+    check_pair(&conf, &link, &port)?;
 
-    let addresses: Vec<_> = expected.ips.iter().map(|ip| ip.address).collect();
     if conf.is_gateway {
-        gateway::check(&mut host, &bridge, &gateway::addresses(&mut expected))?;
+        gateway::complete(&mut expected);
+        let gateways = gateway::addresses(&expected);
+        gateway::check(&mut host, &bridge, &gateways)?;
+        forwarding::check(&gateways)?;
     }
+    let addresses = addresses(&expected);
     if conf.ip_masq && !addresses.is_empty() {
-        Masquerade::open()?.check(&attachment.label(), &addresses)?;
+        masquerade::check(&mut nft::open()?, &attachment.label(), &addresses)?;
     }
     if conf.mac_spoof_check {
-        SpoofCheck::open()?.check(&name, link.mac.unwrap_or_default())?;
+        spoof_check::check(&mut nft::open()?, &port.name, link.mac.unwrap_or_default())?;
     }
     Ok(())
 }
 
-fn check_mac(link: &Link, expected: Option<&Interface>) -> Result<(), Error> {
-    let expected = expected.map(|interface| interface.mac.as_str()).unwrap_or_default();
-    let found = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
-    if expected.is_empty() || expected.eq_ignore_ascii_case(&found) {
-        return Ok(());
-    }
-    let msg = format!("link {:?} has address {found}, not {expected}", link.name);
-    Err(Error::new(Code::Internal, msg))
+fn fault(what: impl Into<String>) -> Error {
+    Error::new(Code::Internal, what)
 }
 
-/// Removes what belongs to this network and to none of the valid attachments: links by their alias,
-/// elements by their comment, then leases.
-fn gc(request: &Request) -> Result<(), Error> {
-    let valid = request.conf.valid_attachments()?;
-    let valid: std::collections::HashSet<_> =
-        valid.iter().map(|a| (a.container.as_str(), a.ifname.as_str())).collect();
-    let unwanted = |label: &str| {
-        Attachment::from_label(label).is_some_and(|attachment| {
-            attachment.network == request.conf.name
-                && !valid.contains(&(attachment.container.as_str(), attachment.ifname.as_str()))
-        })
-    };
-    let mut errors = Errors::default();
-    errors.note(remove_links(unwanted));
-    // Whatever the configuration says now: elements may be of a time when their keys were set.
-    if let Some(mut rules) = errors.note(Masquerade::open_if_supported()).flatten() {
-        errors.note(rules.sweep(unwanted));
+fn check_bridge(host: &mut Socket, conf: &Conf, prev: &CniResult) -> Result<Link, Error> {
+    let name = &conf.bridge;
+    let bridge = link::get(host, Target::Name(name))?
+        .filter(Link::is_bridge)
+        .ok_or_else(|| fault(format!("bridge {name:?} is missing")))?;
+    if !bridge.up {
+        return Err(fault(format!("bridge {name:?} is down")));
     }
-    if let Some(mut check) = errors.note(SpoofCheck::open_if_supported()).flatten() {
-        errors.note(check.sweep(unwanted));
+    if bridge.promiscuous != conf.promiscuous {
+        let state = if bridge.promiscuous { "is" } else { "is not" };
+        return Err(fault(format!("bridge {name:?} {state} promiscuous")));
     }
-    // As with DEL, a lease stays with what could not be removed.
-    if errors.is_empty()
-        && let Some(ipam) = errors.note(Ipam::of(request)).flatten()
-    {
-        errors.note(ipam.gc());
-    }
-    errors.into_result()
+    attach::check_mac(&bridge, prev.interfaces.iter().find(|i| i.name == *name))?;
+    Ok(bridge)
 }
 
-fn remove_links(unwanted: impl Fn(&str) -> bool) -> Result<(), Error> {
-    let mut host = Socket::open(Family::Route)?;
-    let mut errors = Errors::default();
-    for link in link::list(&mut host)? {
-        if link.alias.as_deref().is_some_and(&unwanted) {
-            errors.note(veth::delete_link(&mut host, &link.name));
-        }
+fn check_port(
+    host: &mut Socket,
+    conf: &Conf,
+    attachment: &Attachment,
+    prev: &CniResult,
+    bridge: &Link,
+) -> Result<Link, Error> {
+    // The reference's plugin draws another name.
+    let on_host = prev.interfaces.iter().find(|i| i.sandbox.is_empty() && i.name != conf.bridge);
+    let name = on_host.map_or_else(|| attachment.host_link(), |link| link.name.clone());
+    let port = read_port(host, &name, bridge)?;
+    if !port.is_veth() {
+        return Err(fault(format!("host interface {name:?} is not a veth")));
     }
-    errors.into_result()
+    if port.port != conf.port {
+        let (found, expected) = (port.port, conf.port);
+        return Err(fault(format!("bridge port {name:?} has {found}, not {expected}")));
+    }
+    Ok(port)
+}
+
+/// Sees whether `link` in the container and `port` on the host are one pair, in the state that ADD leaves.
+fn check_pair(conf: &Conf, link: &Link, port: &Link) -> Result<(), Error> {
+    let (inside, outside) = (&link.name, &port.name);
+    if !link.is_veth() || link.peer != Some(port.index) || port.peer != Some(link.index) {
+        let what = format!("{inside:?} and {outside:?} are not the two ends of a veth pair");
+        return Err(fault(what));
+    }
+    if link.up == conf.leave_down {
+        let state = if link.up { "up" } else { "down" };
+        return Err(fault(format!("container interface {inside:?} is {state}")));
+    }
+    if !port.operational && !conf.leave_down {
+        return Err(fault(format!("bridge port {outside:?} is not up")));
+    }
+    Ok(())
 }
 
 /// Sees whether an ADD would find what it needs.
@@ -439,10 +321,12 @@ fn status(request: &Request) -> Result<(), Error> {
         return Err(Error::new(Code::Unavailable, msg));
     }
     if conf.ip_masq {
-        Masquerade::open().and_then(|mut rules| rules.probe()).map_err(unavailable)?;
+        masquerade::probe(&mut nft::open().map_err(|e| unavailable(e.into()))?)
+            .map_err(unavailable)?;
     }
     if conf.mac_spoof_check {
-        SpoofCheck::open().and_then(|mut check| check.probe()).map_err(unavailable)?;
+        spoof_check::probe(&mut nft::open().map_err(|e| unavailable(e.into()))?)
+            .map_err(unavailable)?;
     }
     match Ipam::of(request)? {
         Some(ipam) => ipam.status(),

@@ -1,7 +1,7 @@
-use std::ffi::{CStr, OsStr};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +16,9 @@ use super::snapshot::Snapshot;
 pub const BIN: &str = "/run/cni/bin";
 /// What is under test.
 pub const PLUMB: &str = env!("CARGO_BIN_EXE_plumb");
+
+/// Where a host has file systems of its own.
+const HIDDEN: [&str; 2] = ["/run", "/var/lib"];
 
 /// A machine of its own, as far as network, `/run` and `/var/lib` go.
 pub struct Host {
@@ -41,10 +44,23 @@ impl Host {
                 std::fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
                 std::fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
             }
-            let none: Option<&CStr> = None;
-            mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-            for path in [c"/run", c"/var/lib"] {
-                mount(Some(c"tmpfs"), path, Some(c"tmpfs"), MsFlags::empty(), Some(c"mode=755"))?;
+            let none: Option<&str> = None;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+            // A checkout below what is about to be hidden, as CI agents have it, is to stay visible.
+            let program_dir = Path::new(PLUMB).parent().unwrap();
+            let mut visible = Vec::new();
+            for path in [Path::new(env!("CARGO_MANIFEST_DIR")), program_dir] {
+                if HIDDEN.iter().any(|hidden| path.starts_with(hidden)) {
+                    visible.push((path, File::open(path)?));
+                }
+            }
+            for path in HIDDEN {
+                mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+            }
+            for (path, directory) in visible {
+                let source = format!("/proc/self/fd/{}", directory.as_raw_fd());
+                std::fs::create_dir_all(path)?;
+                mount(Some(&*source), path, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
             }
             Ok(())
         };

@@ -1,0 +1,104 @@
+//! Steps of ADD and of CHECK that interface plugins have in common, each with its way back.
+
+use super::masquerade;
+use super::undo::Undo;
+use crate::cni::result::{CniResult, Interface};
+use crate::cni::{Attachment, Code, Error};
+use crate::ipam::{self, Ipam};
+use crate::net::{Cidr, Mac};
+use crate::nl::link::Link;
+use crate::nl::{Socket, nft};
+use crate::sha256;
+
+/// Leases the container's addresses; none in a network without address management.
+///
+/// # Errors
+/// Those of address management; it has no address to give.
+pub fn lease<'a>(ipam: Option<&'a Ipam<'a>>, undo: &mut Undo<'a>) -> Result<CniResult, Error> {
+    let Some(ipam) = ipam else { return Ok(CniResult::default()) };
+    let leased = ipam.add()?;
+    undo.push_last(move || ipam.undo(&leased.undo));
+    let mut result = leased.result;
+    // What interfaces address management has made is not ours to tell.
+    result.interfaces.clear();
+    ipam::require_addresses(&result)?;
+    Ok(result)
+}
+
+/// The address of the container's interface: as configured, or such that it follows from the IP address.
+/// Then the neighbours' ARP entries hold when another container gets the address.
+#[must_use]
+pub fn container_mac(configured: Option<Mac>, attachment: &Attachment, result: &CniResult) -> Mac {
+    configured.unwrap_or_else(|| match result.ips.first() {
+        Some(ip) => {
+            let address = ip.address.address.to_string();
+            let parts: [&[u8]; 3] = [b"ip mac", attachment.network.as_bytes(), address.as_bytes()];
+            Mac::local(&sha256::digest_parts(&parts))
+        }
+        None => attachment.container_mac(),
+    })
+}
+
+/// Masquerades the container's addresses.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn add_masquerade(
+    rules: &mut Socket,
+    attachment: &Attachment,
+    addresses: &[Cidr],
+    undo: &mut Undo<'_>,
+) -> Result<(), Error> {
+    let (label, addresses) = (attachment.label(), addresses.to_vec());
+    let added = masquerade::add(rules, &label, &addresses);
+    // An answer that did not come through may have been a good one.
+    undo.push(move || match nft::open_if_supported()? {
+        Some(mut rules) => masquerade::remove(&mut rules, &label, &addresses),
+        None => Ok(()),
+    });
+    added
+}
+
+/// A link as it is told to the runtime.
+#[must_use]
+pub fn interface(link: &Link, mac: Mac) -> Interface {
+    Interface {
+        name: link.name.clone(),
+        mac: mac.to_string(),
+        mtu: link.mtu,
+        ..Interface::default()
+    }
+}
+
+/// What ADD returned of the container's own interface: that, and the result with its addresses only.
+///
+/// # Errors
+/// `prevResult` names no such interface.
+pub fn of_container<'r>(
+    prev: &'r CniResult,
+    ifname: &str,
+) -> Result<(&'r Interface, CniResult), Error> {
+    let at = prev.interfaces.iter().position(|i| i.name == ifname && !i.sandbox.is_empty());
+    let Some((at, interface)) = at.and_then(|at| Some((at, prev.interfaces.get(at)?))) else {
+        let msg = format!("prevResult.interfaces: expected one named {ifname:?} with a sandbox");
+        return Err(Error::new(Code::InvalidConfig, msg));
+    };
+    let is_its = |index: u32| usize::try_from(index) == Ok(at);
+    let mut own = prev.clone();
+    own.ips.retain(|ip| ip.interface.is_none_or(is_its));
+    Ok((interface, own))
+}
+
+/// Sees whether a link has the address that ADD returned, if it returned one.
+///
+/// # Errors
+/// It has another.
+pub fn check_mac(link: &Link, returned: Option<&Interface>) -> Result<(), Error> {
+    let expected = returned.map(|interface| interface.mac.as_str()).unwrap_or_default();
+    let found = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
+    if expected.is_empty() || expected.eq_ignore_ascii_case(&found) {
+        return Ok(());
+    }
+    let msg = format!("link {:?} has address {found}, not {expected}", link.name);
+    Err(Error::new(Code::Internal, msg))
+}

@@ -1,0 +1,66 @@
+//! Keys that several interface plugins have in common.
+
+use crate::cni::json::Node;
+use crate::cni::{Code, Error, Request};
+use crate::net::Mac;
+
+/// The container's address, of the three places in rising order of precedence:
+/// `CNI_ARGS`, `args.cni`, `runtimeConfig`.
+///
+/// # Errors
+/// It is no address that an interface can have.
+pub fn mac(request: &Request) -> Result<Option<Mac>, Error> {
+    let root = request.conf.root();
+    let read = |object: Option<Node<'_>>| match object {
+        Some(object) => match object.get("mac")? {
+            Some(node) if !node.text()?.is_empty() => node.mac().map(Some),
+            _ => Ok(None),
+        },
+        None => Ok(None),
+    };
+    if let Some(mac) = read(root.get("runtimeConfig")?)? {
+        return Ok(Some(mac));
+    }
+    if let Some(args) = root.get("args")?
+        && let Some(mac) = read(args.get("cni")?)?
+    {
+        return Ok(Some(mac));
+    }
+    let Some(text) = &request.args()?.mac else { return Ok(None) };
+    match text.parse::<Mac>() {
+        Ok(mac) if mac.is_assignable() => Ok(Some(mac)),
+        _ => {
+            let msg = format!("CNI_ARGS: MAC: expected a unicast MAC address, got {text:?}");
+            Err(Error::new(Code::InvalidEnvironment, msg))
+        }
+    }
+}
+
+/// `mtu` of a veth pair; none for the kernel's default. The bounds are the kernel's: `ETH_MIN_MTU` and
+/// `ETH_MAX_MTU` (linux/if_ether.h).
+///
+/// # Errors
+/// It is no integer, or out of bounds.
+pub fn veth_mtu(root: &Node<'_>) -> Result<Option<u32>, Error> {
+    let mtu = root.number("mtu", 0..=65535)?.filter(|mtu| *mtu != 0);
+    if mtu.is_some_and(|mtu| mtu < 68) {
+        return Err(root.get("mtu")?.map_or_else(
+            || root.invalid("an MTU"),
+            |node| node.invalid("0 for the kernel's default, or 68 to 65535"),
+        ));
+    }
+    Ok(mtu)
+}
+
+/// Sees whether `ipMasqBackend` is one that there is: both of the reference's are served by the same
+/// nf_tables rules.
+///
+/// # Errors
+/// It is another.
+pub fn check_masquerade_backend(root: &Node<'_>) -> Result<(), Error> {
+    let Some(backend) = root.get("ipMasqBackend")? else { return Ok(()) };
+    match backend.text()? {
+        "" | "iptables" | "nftables" => Ok(()),
+        _ => Err(backend.invalid("\"iptables\" or \"nftables\"")),
+    }
+}

@@ -1,0 +1,112 @@
+//! DEL and GC, as all interface plugins do them: only how a link is deleted is each plugin's own.
+
+use std::collections::HashSet;
+
+use super::{masquerade, spoof_check, veth};
+use crate::cni::error::Errors;
+use crate::cni::{Attachment, Error, Request};
+use crate::ipam::Ipam;
+use crate::net::Cidr;
+use crate::nl::{Family, Socket, link, nft};
+
+/// Detaches a container: ends its masquerading, deletes its link by `delete_link`, which says whether
+/// there was one, and releases its addresses. Goes on after a failure; but an address is released only
+/// if all else went, since what could not be removed still has it, and is found by its lease next time.
+///
+/// # Errors
+/// The first failure, with the others behind it.
+pub fn detach(
+    request: &Request,
+    delete_link: impl FnOnce() -> Result<bool, Error>,
+) -> Result<(), Error> {
+    let label = request.attachment().label();
+    let mut errors = Errors::default();
+    let ipam = errors.note(Ipam::of(request)).flatten();
+    // What can't be read counts as set: to look is cheap, to leave something behind is not.
+    let is_masqueraded = request.conf.root().flag("ipMasq").unwrap_or(true);
+
+    // Which addresses are masqueraded shows in the leases, which go last.
+    let held = match &ipam {
+        Some(ipam) if is_masqueraded => errors.note(ipam.held()).flatten(),
+        _ => None,
+    };
+    let leases_tell = held.is_some();
+    let known = known_addresses(request, held);
+
+    // The kernel frees elements after an RCU grace period, and closing the socket waits for that. To
+    // delete a link takes longer, so with the socket open until then nobody waits twice.
+    let mut rules = None;
+    if is_masqueraded && !known.is_empty() {
+        rules = errors.note(nft::open_if_supported()).flatten();
+        if let Some(rules) = &mut rules {
+            errors.note(masquerade::remove(rules, &label, &known));
+        }
+    }
+    let there_was_a_link = errors.note(delete_link()).unwrap_or(false);
+    drop(rules);
+    if is_masqueraded && known.is_empty() && (there_was_a_link || !leases_tell) {
+        // Somebody has taken the leases away; or address management is foreign, and the runtime does
+        // not tell what ADD has returned.
+        if let Some(mut rules) = errors.note(nft::open_if_supported()).flatten() {
+            errors.note(masquerade::remove_by_label(&mut rules, &label));
+        }
+    }
+    if let Some(ipam) = ipam
+        && errors.is_empty()
+    {
+        errors.note(ipam.del());
+    }
+    errors.into_result()
+}
+
+/// All addresses that the attachment is known to have: those that it holds, and those that ADD returned.
+fn known_addresses(request: &Request, held: Option<Vec<Cidr>>) -> Vec<Cidr> {
+    let prev = request.conf.prev_result().ok().flatten().unwrap_or_default();
+    let mut addresses = held.unwrap_or_default();
+    addresses.extend(prev.ips.iter().map(|ip| ip.address));
+    addresses.sort_by_key(|cidr| (cidr.address, cidr.prefix));
+    addresses.dedup();
+    addresses
+}
+
+/// Removes what belongs to the request's network and to none of its valid attachments: links by their
+/// alias, elements by their comment, then leases.
+///
+/// # Errors
+/// The valid attachments are not told; or the first failure, with the others behind it.
+pub fn collect_garbage(request: &Request) -> Result<(), Error> {
+    let valid = request.conf.valid_attachments()?;
+    let valid: HashSet<_> =
+        valid.iter().map(|a| (a.container.as_str(), a.ifname.as_str())).collect();
+    let unwanted = |label: &str| {
+        Attachment::from_label(label).is_some_and(|attachment| {
+            attachment.network == request.conf.name
+                && !valid.contains(&(attachment.container.as_str(), attachment.ifname.as_str()))
+        })
+    };
+    let mut errors = Errors::default();
+    errors.note(delete_links(unwanted));
+    // Whatever the configuration says now: elements may be of a time when their keys were set.
+    if let Some(mut rules) = errors.note(nft::open_if_supported()).flatten() {
+        errors.note(masquerade::sweep(&mut rules, unwanted));
+        errors.note(spoof_check::sweep(&mut rules, unwanted));
+    }
+    // As with DEL, a lease stays with what could not be removed.
+    if errors.is_empty()
+        && let Some(ipam) = errors.note(Ipam::of(request)).flatten()
+    {
+        errors.note(ipam.gc());
+    }
+    errors.into_result()
+}
+
+fn delete_links(unwanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let mut host = Socket::open(Family::Route)?;
+    let mut errors = Errors::default();
+    for link in link::list(&mut host)? {
+        if link.alias.as_deref().is_some_and(&unwanted) {
+            errors.note(veth::delete_link(&mut host, &link.name));
+        }
+    }
+    errors.into_result()
+}

@@ -1,0 +1,40 @@
+//! The host as router between containers and the world.
+
+use super::setting_error;
+use crate::cni::{Code, Error};
+use crate::net::Cidr;
+use crate::sys::sysctl;
+
+/// By family, whether it is IPv4, the setting by which the kernel forwards.
+const SETTINGS: [(bool, &str); 2] =
+    [(true, "ipv4/ip_forward"), (false, "ipv6/conf/all/forwarding")];
+
+fn settings(addresses: &[Cidr]) -> impl Iterator<Item = &'static str> {
+    let any = |is_ipv4| addresses.iter().any(|cidr| cidr.address.is_ipv4() == is_ipv4);
+    SETTINGS.into_iter().filter(move |(is_ipv4, _)| any(*is_ipv4)).map(|(_, name)| name)
+}
+
+/// Has the host forward packets of the families that `addresses` are of.
+///
+/// # Errors
+/// A setting can't be written.
+pub fn enable(addresses: &[Cidr]) -> Result<(), Error> {
+    for name in settings(addresses) {
+        sysctl::ensure(name, "1")
+            .map_err(|why| setting_error(format_args!("set sysctl {name} to 1"), &why))?;
+    }
+    Ok(())
+}
+
+/// Sees whether the host forwards packets of these families.
+///
+/// # Errors
+/// It does not.
+pub fn check(addresses: &[Cidr]) -> Result<(), Error> {
+    for name in settings(addresses) {
+        if sysctl::read(name).is_ok_and(|value| value == "0") {
+            return Err(Error::new(Code::Internal, format!("sysctl {name} is 0, not 1")));
+        }
+    }
+    Ok(())
+}
