@@ -44,6 +44,7 @@ impl NetConf {
         let root = Node::root("", &document);
         let version = root.string("cniVersion")?.unwrap_or_default();
         let version = Version::parse(&version).ok_or_else(|| Error::incompatible(&version))?;
+        root.string("type")?;
         let name = root.string("name")?.unwrap_or_default();
         if name.is_empty() {
             return Err(Error::new(Code::InvalidConfig, "missing network name: key \"name\""));
@@ -148,8 +149,8 @@ pub fn is_identifier(text: &str) -> bool {
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
-/// What is wrong with `name` as the name of an interface; `None` if it is one (`dev_valid_name` and
-/// `sysctl_dev_name_is_allowed` of the kernel, and no colon, which ifconfig's aliases have).
+/// What is wrong with `name` as the name of an interface; `None` if it is one (`dev_valid_name`,
+/// `dev_alloc_name` and `sysctl_dev_name_is_allowed` of the kernel, and no colon, which ifconfig's aliases have).
 #[must_use]
 pub fn interface_name_fault(name: &str) -> Option<&'static str> {
     if name.is_empty() {
@@ -160,6 +161,8 @@ pub fn interface_name_fault(name: &str) -> Option<&'static str> {
         Some("is a directory's")
     } else if name == "all" || name == "default" {
         Some("means the settings of all interfaces")
+    } else if name.contains('%') {
+        Some("contains '%', in whose place the kernel would put a number")
     } else if name.contains(char::REPLACEMENT_CHARACTER) {
         Some("is not UTF-8 text")
     } else if name.contains(['/', ':', '\0']) || name.contains(char::is_whitespace) {
@@ -199,6 +202,7 @@ mod tests {
             "all",
             "default",
             "a\u{fffd}",
+            "br%d",
         ];
         for name in faulty {
             assert!(interface_name_fault(name).is_some(), "{name:?}");

@@ -32,6 +32,10 @@ const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
 /// `IFLA_INET6_ADDR_GEN_MODE` and its value `IN6_ADDR_GEN_MODE_NONE` (linux/if_link.h).
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+/// `IFLA_INET6_CONF` (linux/if_link.h): IPv6 settings of the interface, an array of 32-bit numbers.
+const IFLA_INET6_CONF: u16 = 2;
+/// `DEVCONF_ACCEPT_RA` (linux/ipv6.h) as a part of that array.
+const ACCEPT_RA: std::ops::Range<usize> = 12..16;
 /// `IF_OPER_UP` (linux/if.h, RFC 2863).
 const IF_OPER_UP: u8 = 6;
 /// The longest alias: `IFALIASZ` (linux/if.h) less the terminating NUL.
@@ -109,6 +113,8 @@ pub struct Link {
     pub peer: Option<u32>,
     /// `IFLA_IFALIAS`.
     pub alias: Option<String>,
+    /// It heeds IPv6 router advertisements (sysctl `accept_ra` is not 0).
+    pub accepts_router_advertisements: bool,
     /// Of a bridge: VLAN filtering is on.
     pub vlan_filtering: bool,
     /// Of a bridge's port.
@@ -159,10 +165,29 @@ impl Link {
                 libc::IFLA_OPERSTATE => link.operational = attribute.u8()? == IF_OPER_UP,
                 libc::IFLA_IFALIAS => link.alias = Some(attribute.text()),
                 libc::IFLA_LINKINFO => link.decode_info(attribute.nested())?,
+                libc::IFLA_AF_SPEC => link.decode_families(attribute.nested())?,
                 _ => {}
             }
         }
         Ok(link)
+    }
+
+    /// `IFLA_AF_SPEC`
+    fn decode_families(&mut self, families: Attributes<'_>) -> Result<(), Malformed> {
+        for family in families {
+            let family = family?;
+            if family.kind != IPV6 {
+                continue;
+            }
+            for option in family.nested() {
+                let option = option?;
+                if option.kind == IFLA_INET6_CONF {
+                    let accept_ra = option.payload.get(ACCEPT_RA).unwrap_or_default();
+                    self.accepts_router_advertisements = accept_ra.iter().any(|byte| *byte != 0);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// `IFLA_LINKINFO`. The kind comes before the data that it gives a meaning to.

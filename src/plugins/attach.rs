@@ -1,21 +1,55 @@
 //! Steps of ADD and of CHECK that interface plugins have in common, each with its way back.
 
-use super::masquerade;
+use super::{masquerade, veth};
+use std::time::Duration;
+
+use nix::errno::Errno;
+
 use super::undo::Undo;
 use crate::cni::result::{CniResult, Interface};
-use crate::cni::{Attachment, Code, Error};
+use crate::cni::{Attachment, Code, Error, Request};
 use crate::ipam::{self, Ipam};
 use crate::net::{Cidr, Mac};
 use crate::nl::link::Link;
 use crate::nl::{Socket, nft};
 use crate::sha256;
 
+/// How long another call for the same container is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Has calls for one container follow each other: two for the same attachment at once, as of a runtime
+/// that tries again what it believes to have failed, would take each other's lease or link for their own.
+/// Without a namespace there is nothing to take.
+///
+/// # Errors
+/// Code 11: another call takes too long; else those of flock(2).
+pub fn queue(request: &Request) -> Result<(), Error> {
+    let Ok(netns) = request.netns() else { return Ok(()) };
+    netns.lock(PATIENCE).map_err(|errno| {
+        let msg = format!("cannot lock network namespace {:?}", request.env.netns);
+        if errno == Errno::EINTR {
+            let patience = PATIENCE.as_secs();
+            let msg = format!("{msg}: another call has held it for {patience} s");
+            return Error::new(Code::TryAgainLater, msg);
+        }
+        Error::new(Code::Internal, format!("{msg}: {errno:?}")).with_details(errno.desc())
+    })
+}
+
 /// Leases the container's addresses; none in a network without address management.
 ///
 /// # Errors
-/// Those of address management; it has no address to give.
-pub fn lease<'a>(ipam: Option<&'a Ipam<'a>>, undo: &mut Undo<'a>) -> Result<CniResult, Error> {
+/// Those of address management; it has no address to give; the container has the interface already.
+pub fn lease<'a>(
+    request: &Request,
+    ipam: Option<&'a Ipam<'a>>,
+    undo: &mut Undo<'a>,
+) -> Result<CniResult, Error> {
     let Some(ipam) = ipam else { return Ok(CniResult::default()) };
+    if let Ipam::Foreign(..) = ipam {
+        // Its way back is to release all that the attachment holds: not what a live one has.
+        veth::refuse_if_interface_exists(request.netns()?, &request.env.ifname)?;
+    }
     let leased = ipam.add()?;
     undo.push_last(move || ipam.undo(&leased.undo));
     let mut result = leased.result;

@@ -18,12 +18,12 @@ pub fn mac(request: &Request) -> Result<Option<Mac>, Error> {
         },
         None => Ok(None),
     };
-    if let Some(mac) = read(root.get("runtimeConfig")?)? {
-        return Ok(Some(mac));
-    }
-    if let Some(args) = root.get("args")?
-        && let Some(mac) = read(args.get("cni")?)?
-    {
+    let of_runtime = read(root.get("runtimeConfig")?)?;
+    let of_args = match root.get("args")? {
+        Some(args) => read(args.get("cni")?)?,
+        None => None,
+    };
+    if let Some(mac) = of_runtime.or(of_args) {
         return Ok(Some(mac));
     }
     let Some(text) = &request.args()?.mac else { return Ok(None) };

@@ -80,6 +80,10 @@ impl<'a> Container<'a> {
             let socket = Socket::open(Family::Route)?;
             let Some(index) = link::index_of(&socket, ifname)? else { return Ok(None) };
             set_ipv6(ifname, ipv6)?;
+            if ipv6.keep_addresses {
+                // The container reaches itself over the loopback interface.
+                enable_ipv6("lo")?;
+            }
             let waits = ipv6.dad == Dad::On;
             let monitor = waits.then(|| Monitor::open(Changes::Ipv6Addresses)).transpose()?;
             Ok::<_, Error>(Some(Self { netns, socket, monitor, ifname, index }))
@@ -201,7 +205,8 @@ impl<'a> Container<'a> {
             destination: Cidr { address: route.dst.network(), prefix: route.dst.prefix },
             gateway: next_hop(route, result),
             link: self.index,
-            table: route.table.unwrap_or(route::TABLE_MAIN),
+            // The kernel takes 0 for the main table.
+            table: route.table.filter(|table| *table != 0).unwrap_or(route::TABLE_MAIN),
             priority: route.priority,
             scope: route.scope.and_then(|scope| u8::try_from(scope).ok()),
             mtu: route.mtu,
@@ -210,17 +215,10 @@ impl<'a> Container<'a> {
         routes.collect()
     }
 
-    /// Turns IPv6 on where the container's defaults have it off: for the link, and for the loopback
-    /// interface, over which the container reaches itself.
+    /// Turns IPv6 on where the container's defaults have it off for the link.
     fn enable_ipv6(&self) -> Result<(), Error> {
-        let written = self.netns.inside(|| {
-            for name in ["lo", self.ifname] {
-                sysctl::ensure(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
-            }
-            Ok::<_, io::Error>(())
-        });
-        let error = |why| setting_error("turn IPv6 on in the container", &why);
-        written.map_err(error)?.map_err(error)
+        let written = self.netns.inside(|| enable_ipv6(self.ifname));
+        written.map_err(|why| setting_error("enter the container's network namespace", &why))?
     }
 }
 
@@ -235,6 +233,17 @@ pub fn next_hop(route: &Route, result: &CniResult) -> Option<IpAddr> {
 #[must_use]
 pub fn has_ipv6(result: &CniResult) -> bool {
     result.ips.iter().any(|ip| ip.address.address.is_ipv6())
+}
+
+/// Turns IPv6 on for a link, if it is off. A kernel without IPv6 has nothing to turn on.
+fn enable_ipv6(ifname: &str) -> Result<(), Error> {
+    let name = format!("ipv6/conf/{ifname}/disable_ipv6");
+    match sysctl::ensure(&name, "0") {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => {
+            Err(setting_error(format_args!("set sysctl {name} to 0"), &why))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes the link's settings; those of DAD are for the link-local address above all. A link without

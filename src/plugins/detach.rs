@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::{masquerade, spoof_check, veth};
+use super::{attach, masquerade, spoof_check, veth};
 use crate::cni::error::Errors;
-use crate::cni::{Attachment, Error, Request};
+use crate::cni::{Attachment, Code, Error, Request};
 use crate::ipam::Ipam;
 use crate::net::Cidr;
 use crate::nl::{Family, Socket, link, nft};
@@ -21,6 +21,11 @@ pub fn detach(
 ) -> Result<(), Error> {
     let label = request.attachment().label();
     let mut errors = Errors::default();
+    match attach::queue(request) {
+        // What another call is about is not to be taken away under its hands.
+        Err(error) if error.code == Code::TryAgainLater as u32 => return Err(error),
+        other => errors.note(other),
+    };
     let ipam = errors.note(Ipam::of(request)).flatten();
     // What can't be read counts as set: to look is cheap, to leave something behind is not.
     let is_masqueraded = request.conf.root().flag("ipMasq").unwrap_or(true);

@@ -53,10 +53,21 @@ pub fn add(rules: &mut Socket, label: &str, link: &str, mac: Mac) -> Result<(), 
     match insert(rules, label, link, mac) {
         Err(error) if error.errno == Errno::ENOENT => {
             make_sets(rules)?;
-            Ok(insert(rules, label, link, mac)?)
+            insert(rules, label, link, mac)?;
         }
-        other => Ok(other?),
+        Err(error) if error.errno == Errno::EEXIST => {
+            // One in `genuine` whose other has been flushed away.
+            let pair = pair_key(link, mac);
+            nft::delete(rules, &[&set::DeleteElement { set: GENUINE, key: &pair }])?;
+            insert(rules, label, link, mac)?;
+        }
+        other => other?,
     }
+    // Somebody may have flushed the chain: then the elements are there, and nothing asks for them.
+    if !rule::looks_up(rules, TABLE, CHAIN, GUARDED.name)? {
+        nft::commit(rules, &[&rule::AddTable(TABLE), &chain(), &drop_rule()])?;
+    }
+    Ok(())
 }
 
 /// Ends the check of what comes in by `link`, if there is one.
@@ -98,6 +109,13 @@ pub fn sweep(rules: &mut Socket, unwanted: impl Fn(&str) -> bool) -> Result<(), 
             errors.note(remove(rules, &name));
         }
     }
+    // Those in `genuine` whose other has been flushed away.
+    for element in set::elements(rules, GENUINE)? {
+        if unwanted(&element.comment) {
+            let deletion = set::DeleteElement { set: GENUINE, key: &element.key };
+            errors.note(nft::delete(rules, &[&deletion]));
+        }
+    }
     errors.into_result()
 }
 
@@ -133,7 +151,18 @@ fn make_sets(rules: &mut Socket) -> Result<(), Error> {
     let new_set = |set: Set<'static>, key| set::New { table: TABLE, name: set.name, key };
     let guarded = new_set(GUARDED, &[Field::Ifname]);
     let genuine = new_set(GENUINE, &[Field::Ifname, Field::Ether]);
-    let rule = rule::AppendRule {
+    let requests: [&dyn NlRequest; 5] =
+        [&rule::AddTable(TABLE), &guarded, &genuine, &chain(), &drop_rule()];
+    Ok(nft::create_once(rules, &requests)?)
+}
+
+fn chain() -> rule::AddChain<'static> {
+    rule::AddChain { table: TABLE, name: CHAIN, hook: HOOK }
+}
+
+/// What comes in by a link in `guarded` is dropped if link and source address are not in `genuine`.
+fn drop_rule() -> rule::AppendRule<'static> {
+    rule::AppendRule {
         table: TABLE,
         chain: CHAIN,
         expressions: &[
@@ -144,15 +173,7 @@ fn make_sets(rules: &mut Socket) -> Result<(), Error> {
             Expression::Lookup { set: GENUINE.name, register: REG_1, inverted: true },
             Expression::Drop,
         ],
-    };
-    let requests: [&dyn NlRequest; 5] = [
-        &rule::AddTable(TABLE),
-        &guarded,
-        &genuine,
-        &rule::AddChain { table: TABLE, name: CHAIN, hook: HOOK },
-        &rule,
-    ];
-    Ok(nft::create_once(rules, &requests)?)
+    }
 }
 
 fn name_key(link: &str) -> Vec<u8> {

@@ -70,7 +70,7 @@ impl<'a> Pair<'a> {
         // A refusal to make the pair would not keep the kernel from setting up the link that has the
         // name.
         if link::index_of(host, &name)?.is_some() {
-            self.refuse_if_interface_exists()?;
+            refuse_if_interface_exists(self.netns, &attachment.ifname)?;
             // It is of an earlier ADD, into another namespace, that was never undone.
             delete_own(host, &name, &label)?;
         }
@@ -82,29 +82,26 @@ impl<'a> Pair<'a> {
         if let Err(error) = &made
             && (error.errno, error.request) == (Errno::EEXIST, 0)
         {
-            self.refuse_if_interface_exists()?;
+            refuse_if_interface_exists(self.netns, &attachment.ifname)?;
         } else {
             undo.push(move || delete_own(&mut Socket::open(Family::Route)?, &name, &label));
         }
         Ok(made?)
     }
-
-    fn refuse_if_interface_exists(&self) -> Result<(), Error> {
-        let ifname = &self.attachment.ifname;
-        match Container::enter(self.netns, ifname, Ipv6::DEFAULT)? {
-            Some(_) => Err(interface_exists(ifname)),
-            None => Ok(()),
-        }
-    }
 }
 
-/// The error for a container that has an interface of this name already.
-#[must_use]
-pub fn interface_exists(ifname: &str) -> Error {
+/// Sees to it that the container has no interface of this name yet.
+///
+/// # Errors
+/// It has one.
+pub fn refuse_if_interface_exists(netns: &Netns, ifname: &str) -> Result<(), Error> {
+    if Container::enter(netns, ifname, Ipv6::DEFAULT)?.is_none() {
+        return Ok(());
+    }
     let msg = format!(
         "container interface {ifname:?} already exists; DEL of its attachment would remove it"
     );
-    Error::new(Code::Internal, msg).with_details("EEXIST")
+    Err(Error::new(Code::Internal, msg).with_details("EEXIST"))
 }
 
 /// Deletes the attachment's pair by its host's end, and says whether there was one. If there is none the

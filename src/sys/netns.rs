@@ -6,10 +6,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+
+use super::lock::{Kind, lock};
 
 /// The thread's own namespace.
 const CURRENT: &str = "/proc/thread-self/ns/net";
@@ -91,6 +94,14 @@ impl Netns {
     pub fn is_current(&self) -> io::Result<bool> {
         let (this, current) = (self.0.metadata()?, std::fs::metadata(CURRENT)?);
         Ok((this.dev(), this.ino()) == (current.dev(), current.ino()))
+    }
+
+    /// Waits until no other process holds the namespace locked, and locks it until this is dropped.
+    ///
+    /// # Errors
+    /// `EINTR` if `patience` ends first; otherwise those of flock(2).
+    pub fn lock(&self, patience: Duration) -> Result<(), Errno> {
+        lock(&self.0, Kind::Flock, patience)
     }
 
     /// Does `work` inside this namespace and comes back to the one before.

@@ -318,3 +318,21 @@ fn it_needs_a_result_to_check() {
     host.check(&conf, &result, &stranger).fails(999, &["container b"]);
     host.check(&bridge_conf(&json!({})), &result, &stranger).fails(999, &["eth0", "vanished"]);
 }
+
+#[test]
+fn what_is_as_asked_is_not_taken_for_drift() {
+    let host = Host::new();
+    let pod = host.pod("a");
+    let mut ipam = ipv4();
+    // Table 0 is the main one.
+    ipam["routes"] = json!([{"dst": "10.9.0.0/16", "table": 0}]);
+    let conf = bridge_conf(&json!({"isGateway": true, "mtu": 1400, "ipam": ipam}));
+    let result = host.add(&conf, &pod).ok();
+    host.check(&conf, &result, &pod).ok();
+    // As plugin tuning does it, behind bridge in a chain.
+    pod.sh("ip link set eth0 mtu 1300");
+    host.check(&conf, &result, &pod).ok();
+    let name = result["interfaces"][1]["name"].as_str().unwrap();
+    host.sh(&format!("ip link set {name} mtu 1300"));
+    host.check(&conf, &result, &pod).fails(999, &[name, "1300", "1400"]);
+}

@@ -100,6 +100,70 @@ fn churn_of_many_pods_leaves_nothing() {
     host.snapshot().assert_nothing_but_shared(&before, "dual0");
 }
 
+/// A runtime that believes its first try lost. One ADD wins; what it holds, the other must not release.
+#[test]
+fn of_two_adds_of_one_attachment_at_once_one_wins_and_keeps_its_lease() {
+    let conf = &dual_stack();
+    let host = Host::new();
+    let pods = host.pods(2);
+    let (pod, other) = (&pods[0], &pods[1]);
+    for round in 0..20 {
+        let calls = [(); 2].map(|()| Call::new(&host, "ADD", conf).of(pod));
+        let children = calls.map(|call| call.start());
+        let outcomes = children.map(|child| child.wait_with_output().unwrap());
+        let won = outcomes.iter().filter(|output| output.status.success()).count();
+        assert_eq!(won, 1, "round {round}: {outcomes:#?}");
+        let leased = host.leases("dual-stack");
+        let plain = |address: String| address.split('/').next().unwrap().to_owned();
+        let held: BTreeSet<_> = pod.addresses("eth0").into_iter().map(plain).collect();
+        assert_eq!(leased.into_iter().collect::<BTreeSet<_>>(), held, "round {round}");
+        host.add(conf, other).ok();
+        assert!(other.addresses("eth0").iter().all(|a| !pod.addresses("eth0").contains(a)));
+        host.del(conf, other).ok();
+        // And a DEL beside an ADD: whichever comes last, nothing of the other is left.
+        let calls = ["DEL", "ADD"].map(|command| Call::new(&host, command, conf).of(pod));
+        let children = calls.map(|call| call.start());
+        let _ = children.map(|child| child.wait_with_output().unwrap());
+        let attached = !the_pod_is_empty(pod);
+        assert_eq!(host.leases("dual-stack").len(), if attached { 2 } else { 0 }, "round {round}");
+        assert_eq!(host.element_comments().len(), if attached { 2 } else { 0 }, "round {round}");
+        host.del(conf, pod).ok();
+    }
+}
+
+/// An ADD that fails takes back the gateway's address that it gave to the bridge, but not from under one
+/// that has come in between.
+#[test]
+fn a_failing_first_add_takes_no_gateway_from_one_that_succeeds() {
+    let good = &dual_stack();
+    let mut bad = good.clone();
+    // Refused by the kernel after the gateway's address is there: no such next hop.
+    bad["ipMasq"] = json!(false);
+    bad["macspoofchk"] = json!(true);
+    for _ in 0..10 {
+        let host = Host::new();
+        let pods = host.pods(8);
+        // Something of another make has the name of macspoofchk's table: its set can't be made.
+        host.sh(
+            "nft add table bridge plumb; nft 'add set bridge plumb guarded { type ipv4_addr; }'",
+        );
+        thread::scope(|scope| {
+            for (number, pod) in pods.iter().enumerate() {
+                let conf = if number % 2 == 0 { &bad } else { good };
+                let host = &host;
+                scope.spawn(move || {
+                    let outcome = host.add(conf, pod);
+                    assert_eq!(outcome.status.success(), number % 2 == 1, "{outcome:#?}");
+                });
+            }
+        });
+        for pod in pods.iter().skip(1).step_by(2) {
+            pod.must_reach("10.20.0.1");
+            pod.must_reach("fd20::1");
+        }
+    }
+}
+
 /// How far a call gets before it is killed follows from a random delay, the same in every run.
 struct Random(u64);
 

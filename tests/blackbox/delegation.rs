@@ -277,12 +277,12 @@ fn an_add_that_fails_later_has_the_addresses_released() {
         }
     }
 
-    // The interface is there already, which shows later still.
+    // The interface is there already: then nothing is leased that would have to be released.
     pod.sh("ip link add eth0 type bridge");
     host.sh("ip addr flush dev br0");
     let before = host.snapshot();
     host.add(&conf("foreign"), &pod).fails(999, &["\"eth0\"", "exists"]);
-    assert_eq!(calls(&host), ["ADD", "DEL"]);
+    assert_eq!(calls(&host), [] as [&str; 0]);
     assert_eq!(host.snapshot(), before);
     assert_eq!(pod.ip("link show dev eth0")[0]["linkinfo"]["info_kind"], "bridge");
 }
@@ -459,4 +459,22 @@ fn a_name_that_leads_elsewhere_or_to_no_address_management_is_refused() {
     assert_eq!(calls(&host), [] as [&str; 0]);
     assert!(only_loopback(&pod));
     assert_eq!(host.snapshot(), before);
+}
+
+/// A runtime's second try must not cost the live attachment its address.
+#[test]
+fn a_second_add_has_a_foreign_plugin_release_nothing() {
+    let host = Host::new();
+    let pod = host.pod("a");
+    let address = json!({"address": "10.1.0.7/24"});
+    // The same address twice, as well: that is one to be configured.
+    host.scripted_ipam(&json!({"cniVersion": "1.0.0", "ips": [address, address]}));
+    let conf = json!({
+        "cniVersion": "1.0.0", "name": "net", "type": "bridge", "bridge": "br0", "ipMasq": true,
+        "ipam": {"type": "scripted"},
+    });
+    host.add(&conf, &pod).ok();
+    host.add(&conf, &pod).fails(999, &["eth0", "already exists"]);
+    assert_eq!(host.read("/run/scripted.log"), "ADD\n");
+    assert_eq!(host.element_comments(), ["plumb:net/a/eth0"]);
 }

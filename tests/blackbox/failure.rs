@@ -230,6 +230,12 @@ fn plugins_59_ipv6_is_switched_on_where_it_is_off() {
     host.check(&conf, &result, &pods[0]).ok();
     pods[0].must_reach("fd01::1");
     pods[0].must_reach("::1");
+    host.del(&conf, &pods[0]).ok();
+    // With lo alone off the container would not reach itself.
+    pods[0].sh("echo 0 > /proc/sys/net/ipv6/conf/default/disable_ipv6
+                echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6");
+    host.add(&conf, &pods[0]).ok();
+    pods[0].must_reach("::1");
     // Without IPv6 addresses nothing is switched on.
     let conf = bridge_conf(&json!({"name": "v4", "bridge": "br4", "ipam": ipv4()}));
     host.add(&conf, &pods[1]).ok();

@@ -447,6 +447,7 @@ fn a_bridge_is_read() {
         vlan_filtering: false,
         port: PortFlags::default(),
         bridge_mac: None,
+        accepts_router_advertisements: true,
     };
     let link = answered(&[answer], |kernel| get(kernel, Target::Name("cni0")));
     assert_eq!(link, Ok(Some(expected.clone())));
@@ -609,6 +610,7 @@ fn a_veth_that_is_a_bridges_port_is_read() {
         vlan_filtering: false,
         port: PortFlags { hairpin: true, isolated: true },
         bridge_mac: Some(MAC),
+        accepts_router_advertisements: true,
     };
     let link = answered(&[answer], |kernel| get(kernel, Target::Name("vethcafe")));
     assert_eq!(link, Ok(Some(expected.clone())));
@@ -812,6 +814,7 @@ fn links_are_read_from_a_dump() {
         up: true,
         mac: Some(Mac([0; 6])),
         mtu: 65536,
+        accepts_router_advertisements: true,
         ..Link::default()
     };
     let veth = Link {
@@ -822,6 +825,7 @@ fn links_are_read_from_a_dump() {
         mtu: 1500,
         kind: Some("veth".to_owned()),
         peer: Some(2),
+        accepts_router_advertisements: true,
         ..Link::default()
     };
     assert_eq!(answered(&datagrams, list), Ok(vec![loopback, veth]));

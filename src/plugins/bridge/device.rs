@@ -1,5 +1,7 @@
 //! The bridge itself: found, or made, and taken back.
 
+use std::io::Write;
+
 use nix::errno::Errno;
 
 use super::conf::Conf;
@@ -7,9 +9,8 @@ use crate::cni::{Code, Error, Request};
 use crate::net::Mac;
 use crate::nl::link::{Change, Link, Target};
 use crate::nl::{Family, Socket, link};
-use crate::plugins::container::{Container, Ipv6};
 use crate::plugins::undo::Undo;
-use crate::plugins::{setting_error, veth};
+use crate::plugins::veth;
 use crate::sha256;
 use crate::sys::sysctl;
 
@@ -43,8 +44,8 @@ pub(super) fn ensure<'a>(
             promiscuous: conf.promiscuous && !bridge.promiscuous,
             ..Change::default()
         };
-        if change.up {
-            refuse_router_advertisements(name)?;
+        if bridge.accepts_router_advertisements {
+            refuse_router_advertisements(name);
         }
         if change.up || change.promiscuous {
             host.execute(&[&link::Set { target: Target::Index(bridge.index), change }])?;
@@ -62,10 +63,7 @@ fn make<'a>(
     undo: &mut Undo<'a>,
 ) -> Result<(), Error> {
     // A bridge is not made for an attachment that can't come about.
-    let ifname = &request.env.ifname;
-    if Container::enter(request.netns()?, ifname, Ipv6::DEFAULT)?.is_some() {
-        return Err(veth::interface_exists(ifname));
-    }
+    veth::refuse_if_interface_exists(request.netns()?, &request.env.ifname)?;
     let name = &conf.bridge;
     let made = host.execute(&[&link::NewBridge { name, mac: stable_mac(name), mtu: conf.mtu }]);
     if made.as_ref().is_err_and(|error| error.errno == Errno::EEXIST) {
@@ -90,17 +88,22 @@ fn stable_mac(name: &str) -> Mac {
 /// Has a bridge that becomes a gateway keep the address that it has. One that somebody made without would
 /// take the lowest of its ports', and another one's when that port goes.
 pub(super) fn keep_mac(host: &mut Socket, bridge: &Link) -> Result<(), Error> {
-    let change = Change { mac: bridge.mac, ..Change::default() };
+    // As it was before our port joined; a bridge without ports and address has none to keep.
+    let mac = match bridge.mac.filter(|mac| mac.is_assignable()) {
+        Some(mac) => Some(mac),
+        None => link::get(host, Target::Index(bridge.index))?.and_then(|bridge| bridge.mac),
+    };
+    let change = Change { mac, ..Change::default() };
     Ok(host.execute(&[&link::Set { target: Target::Index(bridge.index), change }])?)
 }
 
-/// The host takes no advice on routing from its containers.
-fn refuse_router_advertisements(bridge: &str) -> Result<(), Error> {
+/// The host takes no advice on routing from its containers (CVE-2020-10749), on whosever bridge. Where
+/// the setting can't be written, the network works all the same.
+fn refuse_router_advertisements(bridge: &str) {
     let name = format!("ipv6/conf/{bridge}/accept_ra");
-    match sysctl::write(&name, "0") {
-        // A kernel without IPv6.
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(|why| setting_error(format_args!("set sysctl {name} to 0"), &why)),
+    if let Err(why) = sysctl::write(&name, "0") {
+        let line = format!("plumb: bridge: cannot set sysctl {name} to 0: {why}\n");
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }
 }
 

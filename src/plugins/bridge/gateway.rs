@@ -117,7 +117,12 @@ impl Plan {
             if has_other_ports(&mut host, index, attachment)? {
                 return Ok(());
             }
-            change_addresses(&mut host, index, &missing, &replaced)
+            change_addresses(&mut host, index, &missing, &replaced)?;
+            // One that came in between may have seen the addresses before they went.
+            if has_other_ports(&mut host, index, attachment)? {
+                change_addresses(&mut host, index, &replaced, &missing)?;
+            }
+            Ok(())
         });
         changed.map_err(|error| error.of(format_args!("bridge {:?}", bridge.name)))?;
         // Another first ADD, of another configuration, may have done the same at the same time.

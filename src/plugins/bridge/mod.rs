@@ -51,6 +51,7 @@ fn add(request: &Request) -> Result<CniResult, Error> {
     attachment.check_length()?;
     request.netns()?;
     let ipam = Ipam::of(request)?;
+    attach::queue(request)?;
 
     let mut undo = Undo::new();
     let result = attach(request, &conf, &attachment, ipam.as_ref(), &mut undo);
@@ -65,7 +66,7 @@ fn attach<'a>(
     undo: &mut Undo<'a>,
 ) -> Result<CniResult, Error> {
     let mut host = Socket::open(Family::Route)?;
-    let mut result = attach::lease(ipam, undo)?;
+    let mut result = attach::lease(request, ipam, undo)?;
     conf.check_mtu_for(&result)?;
     if conf.is_gateway {
         gateway::complete(&mut result);
@@ -76,10 +77,6 @@ fn attach<'a>(
     let gateways = if conf.is_gateway { gateway::addresses(&result) } else { Vec::new() };
 
     let bridge = device::ensure(&mut host, request, conf, undo)?;
-    let plan = gateway::Plan::make(&mut host, &bridge, gateways, conf)?;
-    if plan.makes_a_gateway() {
-        device::keep_mac(&mut host, &bridge)?;
-    }
     let mac = attach::container_mac(conf.mac, attachment, &result);
     let pair = veth::Pair {
         attachment,
@@ -89,6 +86,12 @@ fn attach<'a>(
         port: Some(veth::Port { bridge: bridge.index, flags: conf.port }),
     };
     pair.make(&mut host, undo)?;
+
+    // Only now, with a port in the bridge: who takes an address back looks for ports before and after.
+    let plan = gateway::Plan::make(&mut host, &bridge, gateways, conf)?;
+    if plan.makes_a_gateway() {
+        device::keep_mac(&mut host, &bridge)?;
+    }
 
     let ipv6 = conf.ipv6(&result);
     let container = Container::enter(request.netns()?, &attachment.ifname, ipv6)?;
@@ -154,7 +157,10 @@ fn add_rules(
 }
 
 fn addresses(result: &CniResult) -> Vec<Cidr> {
-    result.ips.iter().map(|ip| ip.address).collect()
+    let mut addresses: Vec<_> = result.ips.iter().map(|ip| ip.address).collect();
+    addresses.sort_by_key(|cidr| (cidr.address, cidr.prefix));
+    addresses.dedup();
+    addresses
 }
 
 fn vanished(ifname: &str) -> Error {
@@ -284,6 +290,15 @@ fn check_port(
     let port = read_port(host, &name, bridge)?;
     if !port.is_veth() {
         return Err(fault(format!("host interface {name:?} is not a veth")));
+    }
+    // The container's end is not compared: plugin tuning may have given it another.
+    if let Some(mtu) = conf.mtu
+        && port.mtu != mtu
+    {
+        return Err(fault(format!(
+            "host interface {name:?} has an MTU of {}, not {mtu}",
+            port.mtu
+        )));
     }
     if port.port != conf.port {
         let (found, expected) = (port.port, conf.port);
