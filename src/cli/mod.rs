@@ -1,10 +1,14 @@
 //! The command line for people. Nothing in here is reached when a runtime calls a plugin.
 
+mod cache;
+mod call;
+mod driver;
 mod install;
 mod network;
 mod ping;
 mod plugins;
 mod sandbox;
+mod summary;
 mod trial;
 
 use std::io::{self, Write};
@@ -16,6 +20,7 @@ const NOTES: &str = "\
 Examples:
   plumb try                     two throw-away pods on a bridge ping each other
   sudo plumb install            the plugins' names into /opt/cni/bin
+  sudo plumb add mynet blue     attaches the namespace blue to a network of /etc/cni/net.d
   plumb plugins                 what there is
 
 Exit codes:
@@ -38,6 +43,11 @@ struct CommandLine {
 #[derive(Subcommand, Debug)]
 enum Command {
     Try(trial::Options),
+    Add(driver::AddOptions),
+    Check(driver::CheckOptions),
+    Del(driver::DelOptions),
+    Status(driver::StatusOptions),
+    Gc(driver::GcOptions),
     Install(install::Options),
     Plugins(plugins::Options),
 }
@@ -47,6 +57,11 @@ enum Command {
 pub fn run() -> i32 {
     let outcome = match CommandLine::parse().command {
         Command::Try(options) => trial::run(&options),
+        Command::Add(options) => driver::add(&options),
+        Command::Check(options) => driver::check(&options),
+        Command::Del(options) => driver::del(&options),
+        Command::Status(options) => driver::status(&options),
+        Command::Gc(options) => driver::gc(&options),
         Command::Install(options) => install::run(&options),
         Command::Plugins(options) => plugins::run(&options),
     };

@@ -1,0 +1,254 @@
+//! What ADD has returned, kept for CHECK, DEL and GC: in the place and in the format of libcni, so that
+//! cnitool and the runtimes that use libcni can delete what was added here, and the other way round.
+//!
+//! ```text
+//! /var/lib/cni/results/NETWORK-CONTAINER-IFNAME
+//! {"kind":"cniCacheV1","containerId":…,"config":BASE64 of the list,"ifName":…,"networkName":…,
+//!  "netns":…,"cniArgs":[[KEY,VALUE],…],"capabilityArgs":{…},"result":{…}}
+//! ```
+//!
+//! Releases of libcni before 0.8 kept the bare result under the same name, which is still understood.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Map, Value, json};
+
+use crate::cni::Attachment;
+
+/// Where the files are.
+pub const DIRECTORY: &str = "/var/lib/cni/results";
+/// What marks a file of this format.
+const KIND: &str = "cniCacheV1";
+
+/// What is kept of one attachment.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Entry {
+    /// Whose it is.
+    pub attachment: Attachment,
+    /// `CNI_NETNS`; may be empty.
+    pub netns: String,
+    /// The network as a list, as it was when the attachment was made.
+    pub config: String,
+    /// `CNI_ARGS`
+    pub args: Vec<(String, String)>,
+    /// What was known for each capability.
+    pub capability_args: Map<String, Value>,
+    /// What ADD has returned.
+    pub result: Value,
+}
+
+impl Entry {
+    /// Reads what is kept of `attachment`; `None` if there is nothing.
+    ///
+    /// # Errors
+    /// The file can't be read, for people.
+    pub fn load(attachment: &Attachment) -> Result<Option<Self>, String> {
+        let path = path_of(attachment);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(why) => return Err(format!("cannot read {}: {why}", path.display())),
+        };
+        let document: Value = serde_json::from_slice(&text)
+            .map_err(|why| format!("{}: not a JSON document: {why}", path.display()))?;
+        if let Some(entry) = Self::decode(&document) {
+            return Ok(Some(entry));
+        }
+        Ok(Some(Self {
+            attachment: attachment.clone(),
+            netns: String::new(),
+            config: String::new(),
+            args: Vec::new(),
+            capability_args: Map::new(),
+            result: document,
+        }))
+    }
+
+    /// All attachments of `network` that something is kept of. What is no file of this format is none.
+    ///
+    /// # Errors
+    /// The directory can't be read, for people.
+    pub fn all_of(network: &str) -> Result<Vec<Self>, String> {
+        let error = |why: io::Error| format!("cannot list {DIRECTORY}: {why}");
+        let directory = match fs::read_dir(DIRECTORY) {
+            Ok(directory) => directory,
+            Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(why) => return Err(error(why)),
+        };
+        let mut entries = Vec::new();
+        for file in directory {
+            let path = file.map_err(error)?.path();
+            let document = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            let entry = document.as_ref().and_then(Self::decode);
+            // A file under another name could not be removed by its own.
+            entries.extend(entry.filter(|entry| {
+                entry.attachment.network == network && path_of(&entry.attachment) == path
+            }));
+        }
+        entries.sort_by_key(|entry| path_of(&entry.attachment));
+        Ok(entries)
+    }
+
+    /// Keeps it, in place of what was kept before. At no moment is there half a file.
+    ///
+    /// # Errors
+    /// It can't be written, for people.
+    pub fn store(&self) -> Result<(), String> {
+        let path = path_of(&self.attachment);
+        let write = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(DIRECTORY)?;
+            // No name of a network begins with a dot.
+            let new = Path::new(DIRECTORY).join(format!(".plumb-{}", std::process::id()));
+            let mut file =
+                File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            file.write_all(self.encode().to_string().as_bytes())?;
+            fs::rename(&new, &path).inspect_err(|_| {
+                let _ = fs::remove_file(&new);
+            })
+        };
+        write().map_err(|why| format!("cannot write {}: {why}", path.display()))
+    }
+
+    /// Keeps no more of `attachment`. That nothing was kept is no error.
+    ///
+    /// # Errors
+    /// The file can't be removed, for people.
+    pub fn remove(attachment: &Attachment) -> Result<(), String> {
+        let path = path_of(attachment);
+        match fs::remove_file(&path) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => {
+                Err(format!("cannot remove {}: {why}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn decode(document: &Value) -> Option<Self> {
+        let text = |key: &str| document.get(key)?.as_str().map(str::to_owned);
+        if text("kind")? != KIND {
+            return None;
+        }
+        let name = |key: &str| text(key).filter(|text| !text.is_empty());
+        let attachment = Attachment {
+            network: name("networkName")?,
+            container: name("containerId")?,
+            ifname: name("ifName")?,
+        };
+        let pair = |pair: &Value| match pair.as_array()?.as_slice() {
+            [key, value] => Some((key.as_str()?.to_owned(), value.as_str()?.to_owned())),
+            _ => None,
+        };
+        let args = document.get("cniArgs").and_then(Value::as_array);
+        let config = BASE64.decode(text("config").unwrap_or_default()).ok()?;
+        Some(Self {
+            attachment,
+            netns: text("netns").unwrap_or_default(),
+            config: String::from_utf8(config).ok()?,
+            args: args.into_iter().flatten().filter_map(pair).collect(),
+            capability_args: document
+                .get("capabilityArgs")
+                .and_then(Value::as_object)
+                .cloned()
+                .unwrap_or_default(),
+            result: document.get("result").cloned().unwrap_or_default(),
+        })
+    }
+
+    fn encode(&self) -> Value {
+        let Attachment { network, container, ifname } = &self.attachment;
+        let mut document = json!({
+            "kind": KIND,
+            "containerId": container,
+            "config": BASE64.encode(&self.config),
+            "ifName": ifname,
+            "networkName": network,
+        });
+        let optional = [
+            ("netns", !self.netns.is_empty(), json!(self.netns)),
+            ("cniArgs", !self.args.is_empty(), json!(self.args)),
+            ("capabilityArgs", !self.capability_args.is_empty(), json!(self.capability_args)),
+            ("result", !self.result.is_null(), self.result.clone()),
+        ];
+        if let Value::Object(members) = &mut document {
+            let present = optional.into_iter().filter(|(_, present, _)| *present);
+            members.extend(present.map(|(key, _, value)| (key.to_owned(), value)));
+        }
+        document
+    }
+}
+
+/// The file of an attachment. Its names must have been validated: they may lead nowhere else.
+fn path_of(attachment: &Attachment) -> PathBuf {
+    let Attachment { network, container, ifname } = attachment;
+    Path::new(DIRECTORY).join(format!("{network}-{container}-{ifname}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        Entry {
+            attachment: Attachment {
+                network: "net".into(),
+                container: "c1".into(),
+                ifname: "eth0".into(),
+            },
+            netns: "/run/netns/c1".into(),
+            config: r#"{"name":"net"}"#.into(),
+            args: vec![("IgnoreUnknown".into(), "1".into()), ("A".into(), "b".into())],
+            capability_args: Map::from_iter([("mac".into(), "02:00:00:00:00:01".into())]),
+            result: json!({"cniVersion": "1.0.0"}),
+        }
+    }
+
+    #[test]
+    fn entries_are_written_as_libcni_writes_them_and_read_back() {
+        let document = json!({
+            "kind": "cniCacheV1",
+            "containerId": "c1",
+            "config": "eyJuYW1lIjoibmV0In0=",
+            "ifName": "eth0",
+            "networkName": "net",
+            "netns": "/run/netns/c1",
+            "cniArgs": [["IgnoreUnknown", "1"], ["A", "b"]],
+            "capabilityArgs": {"mac": "02:00:00:00:00:01"},
+            "result": {"cniVersion": "1.0.0"},
+        });
+        assert_eq!(entry().encode(), document);
+        assert_eq!(Entry::decode(&document), Some(entry()));
+    }
+
+    #[test]
+    fn what_is_absent_is_not_written() {
+        let bare = Entry {
+            netns: String::new(),
+            args: Vec::new(),
+            capability_args: Map::new(),
+            ..entry()
+        };
+        let document = bare.encode();
+        for key in ["netns", "cniArgs", "capabilityArgs"] {
+            assert_eq!(document.get(key), None, "{document}");
+        }
+        assert_eq!(Entry::decode(&document), Some(bare));
+    }
+
+    #[test]
+    fn other_documents_are_no_entries() {
+        for document in [
+            json!({"cniVersion": "1.0.0", "ips": []}),
+            json!({"kind": "other", "networkName": "n", "containerId": "c", "ifName": "e"}),
+            json!({"kind": KIND, "networkName": "", "containerId": "c", "ifName": "e"}),
+            json!({"kind": KIND, "networkName": "n", "containerId": "c", "ifName": "e", "config": "?"}),
+            json!([]),
+        ] {
+            assert_eq!(Entry::decode(&document), None, "{document}");
+        }
+    }
+}
