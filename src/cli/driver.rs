@@ -11,7 +11,7 @@ use sha2::{Digest, Sha512};
 use super::cache::{self, Entry};
 use super::call::{Call, Failure, SearchPath, variable};
 use super::network::{Extra, Network, Plugin};
-use super::{say, say_json, summary};
+use super::{ls, say, say_json, summary};
 use crate::cni::conf::{interface_name_fault, is_identifier};
 use crate::cni::env::Command;
 use crate::cni::{Attachment, Version};
@@ -354,10 +354,14 @@ pub fn gc(options: &GcOptions) -> Result<i32, String> {
     for entry in live.into_iter().filter(|entry| !kept(&entry.attachment)) {
         valid.push((entry.attachment.container, entry.attachment.ifname));
     }
-    let unknown: Vec<_> = attachments_on_host(name)?
+    let is_known = |found: &Attachment| {
+        valid.iter().any(|(c, i)| (c, i) == (&found.container, &found.ifname))
+            || stale.iter().any(|entry| entry.attachment == *found)
+    };
+    let unknown: Vec<_> = ls::attached()?
         .into_iter()
-        .filter(|found| !valid.iter().any(|(c, i)| (c, i) == (&found.container, &found.ifname)))
-        .filter(|found| !stale.iter().any(|entry| entry.attachment == *found))
+        .map(|attached| attached.attachment)
+        .filter(|found| found.network == *name && !is_known(found))
         .map(|found| format!("{}/{}", found.container, found.ifname))
         .collect();
     if !unknown.is_empty() && version >= Version::V1_1_0 && !options.force {
@@ -505,15 +509,6 @@ fn container_of(netns: &str) -> String {
 fn has_gone(netns: &str) -> bool {
     let opened = (!netns.is_empty()).then(|| Netns::open(Path::new(netns)));
     matches!(opened, Some(Err(OpenError::Missing | OpenError::NotNetns)))
-}
-
-/// Attachments of a network that have a link of ours on this host.
-fn attachments_on_host(network: &str) -> Result<Vec<Attachment>, String> {
-    let links = Socket::open(Family::Route).and_then(|mut socket| link::list(&mut socket));
-    let links = links.map_err(|error| error.to_string())?;
-    let aliases = links.iter().filter_map(|link| link.alias.as_deref());
-    let attachments = aliases.filter_map(Attachment::from_label);
-    Ok(attachments.filter(|attachment| attachment.network == network).collect())
 }
 
 /// `CNI_ARGS` as pairs; `None` if it is not set.

@@ -4,11 +4,14 @@ mod cache;
 mod call;
 mod driver;
 mod install;
+mod leases;
+mod ls;
 mod network;
 mod ping;
 mod plugins;
 mod sandbox;
 mod summary;
+mod table;
 mod trial;
 
 use std::io::{self, Write};
@@ -21,6 +24,7 @@ Examples:
   plumb try                     two throw-away pods on a bridge ping each other
   sudo plumb install            the plugins' names into /opt/cni/bin
   sudo plumb add mynet blue     attaches the namespace blue to a network of /etc/cni/net.d
+  sudo plumb ls                 what is attached on this node
   plumb plugins                 what there is
 
 Exit codes:
@@ -48,6 +52,8 @@ enum Command {
     Del(driver::DelOptions),
     Status(driver::StatusOptions),
     Gc(driver::GcOptions),
+    Ls(ls::Options),
+    Leases(leases::Options),
     Install(install::Options),
     Plugins(plugins::Options),
 }
@@ -62,6 +68,8 @@ pub fn run() -> i32 {
         Command::Del(options) => driver::del(&options),
         Command::Status(options) => driver::status(&options),
         Command::Gc(options) => driver::gc(&options),
+        Command::Ls(options) => ls::run(&options),
+        Command::Leases(options) => leases::run(&options),
         Command::Install(options) => install::run(&options),
         Command::Plugins(options) => plugins::run(&options),
     };
