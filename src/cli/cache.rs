@@ -34,12 +34,19 @@ pub struct Entry {
     pub netns: String,
     /// The network as a list, as it was when the attachment was made.
     pub config: String,
-    /// `CNI_ARGS`
-    pub args: Vec<(String, String)>,
-    /// What was known for each capability.
-    pub capability_args: Map<String, Value>,
+    /// What else the plugins were told.
+    pub arguments: Arguments,
     /// What ADD has returned.
     pub result: Value,
+}
+
+/// What plugins are told beside their configuration, by whoever has the container attached.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Arguments {
+    /// `CNI_ARGS`
+    pub pairs: Vec<(String, String)>,
+    /// What is known for each capability.
+    pub capabilities: Map<String, Value>,
 }
 
 impl Entry {
@@ -63,8 +70,7 @@ impl Entry {
             attachment: attachment.clone(),
             netns: String::new(),
             config: String::new(),
-            args: Vec::new(),
-            capability_args: Map::new(),
+            arguments: Arguments::default(),
             result: document,
         }))
     }
@@ -143,24 +149,24 @@ impl Entry {
             [key, value] => Some((key.as_str()?.to_owned(), value.as_str()?.to_owned())),
             _ => None,
         };
-        let args = document.get("cniArgs").and_then(Value::as_array);
+        let pairs = document.get("cniArgs").and_then(Value::as_array);
+        let capabilities = document.get("capabilityArgs").and_then(Value::as_object);
         let config = BASE64.decode(text("config").unwrap_or_default()).ok()?;
         Some(Self {
             attachment,
             netns: text("netns").unwrap_or_default(),
             config: String::from_utf8(config).ok()?,
-            args: args.into_iter().flatten().filter_map(pair).collect(),
-            capability_args: document
-                .get("capabilityArgs")
-                .and_then(Value::as_object)
-                .cloned()
-                .unwrap_or_default(),
+            arguments: Arguments {
+                pairs: pairs.into_iter().flatten().filter_map(pair).collect(),
+                capabilities: capabilities.cloned().unwrap_or_default(),
+            },
             result: document.get("result").cloned().unwrap_or_default(),
         })
     }
 
     fn encode(&self) -> Value {
         let Attachment { network, container, ifname } = &self.attachment;
+        let Arguments { pairs, capabilities } = &self.arguments;
         let mut document = json!({
             "kind": KIND,
             "containerId": container,
@@ -170,8 +176,8 @@ impl Entry {
         });
         let optional = [
             ("netns", !self.netns.is_empty(), json!(self.netns)),
-            ("cniArgs", !self.args.is_empty(), json!(self.args)),
-            ("capabilityArgs", !self.capability_args.is_empty(), json!(self.capability_args)),
+            ("cniArgs", !pairs.is_empty(), json!(pairs)),
+            ("capabilityArgs", !capabilities.is_empty(), json!(capabilities)),
             ("result", !self.result.is_null(), self.result.clone()),
         ];
         if let Value::Object(members) = &mut document {
@@ -201,8 +207,10 @@ mod tests {
             },
             netns: "/run/netns/c1".into(),
             config: r#"{"name":"net"}"#.into(),
-            args: vec![("IgnoreUnknown".into(), "1".into()), ("A".into(), "b".into())],
-            capability_args: Map::from_iter([("mac".into(), "02:00:00:00:00:01".into())]),
+            arguments: Arguments {
+                pairs: vec![("IgnoreUnknown".into(), "1".into()), ("A".into(), "b".into())],
+                capabilities: Map::from_iter([("mac".into(), "02:00:00:00:00:01".into())]),
+            },
             result: json!({"cniVersion": "1.0.0"}),
         }
     }
@@ -226,12 +234,7 @@ mod tests {
 
     #[test]
     fn what_is_absent_is_not_written() {
-        let bare = Entry {
-            netns: String::new(),
-            args: Vec::new(),
-            capability_args: Map::new(),
-            ..entry()
-        };
+        let bare = Entry { netns: String::new(), arguments: Arguments::default(), ..entry() };
         let document = bare.encode();
         for key in ["netns", "cniArgs", "capabilityArgs"] {
             assert_eq!(document.get(key), None, "{document}");

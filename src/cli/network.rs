@@ -20,7 +20,7 @@ pub struct Network {
     pub name: String,
     /// `cniVersion`, or the newest of `cniVersions` that we know; `None` if absent, which stands for
     /// 0.1.0.
-    pub version: Option<String>,
+    version: Option<String>,
     /// `disableCheck`: CHECK is not to be called.
     pub disable_check: bool,
     /// `disableGC`: GC is not to be called.
@@ -165,6 +165,14 @@ impl Network {
             return Err("type: expected the name of a plugin, or plugins: a list of them".into());
         }
         Ok(self)
+    }
+
+    /// The version that its plugins are spoken to in.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        // An unknown one has been refused.
+        let version = self.version.as_deref().and_then(Version::parse);
+        version.unwrap_or(Version::V0_1_0)
     }
 
     /// The network as one list that stands alone.

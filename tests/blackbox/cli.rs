@@ -225,10 +225,12 @@ fn plugins_are_listed_for_people_and_for_programs() {
 #[test]
 fn help_is_complete_and_a_wrong_line_ends_with_2() {
     let text = stdout(&plumb(&["--help"])).to_owned();
-    for word in ["try", "install", "plugins", "Examples:", "Exit codes:"] {
+    let commands =
+        ["try", "add", "check", "del", "status", "gc", "ls", "leases", "install", "plugins"];
+    for word in commands.iter().chain(&["Examples:", "Exit codes:"]) {
         assert!(text.contains(word), "{word}: {text}");
     }
-    for command in ["try", "install", "plugins"] {
+    for command in commands {
         let text = stdout(&plumb(&[command, "--help"])).to_owned();
         assert!(text.contains("Examples:") && text.contains("--json"), "{text}");
     }
