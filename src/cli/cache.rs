@@ -68,7 +68,7 @@ impl Entry {
         }
         Ok(Some(Self {
             attachment: attachment.clone(),
-            netns: String::new(),
+            netns: sandbox_of(&document, &attachment.ifname),
             config: String::new(),
             arguments: Arguments::default(),
             result: document,
@@ -151,16 +151,18 @@ impl Entry {
         };
         let pairs = document.get("cniArgs").and_then(Value::as_array);
         let capabilities = document.get("capabilityArgs").and_then(Value::as_object);
+        let result = document.get("result").cloned().unwrap_or_default();
+        let netns = text("netns").unwrap_or_else(|| sandbox_of(&result, &attachment.ifname));
         let config = BASE64.decode(text("config").unwrap_or_default()).ok()?;
         Some(Self {
             attachment,
-            netns: text("netns").unwrap_or_default(),
+            netns,
             config: String::from_utf8(config).ok()?,
             arguments: Arguments {
                 pairs: pairs.into_iter().flatten().filter_map(pair).collect(),
                 capabilities: capabilities.cloned().unwrap_or_default(),
             },
-            result: document.get("result").cloned().unwrap_or_default(),
+            result,
         })
     }
 
@@ -186,6 +188,17 @@ impl Entry {
         }
         document
     }
+}
+
+/// The namespace that a result has the container's interface in; empty if it does not tell. libcni
+/// up to 1.1 kept it nowhere else.
+fn sandbox_of(result: &Value, ifname: &str) -> String {
+    let interfaces = result.get("interfaces").and_then(Value::as_array);
+    let sandbox = |interface: &Value| {
+        let is_own = interface.get("name").is_some_and(|name| name == ifname);
+        interface.get("sandbox").filter(|_| is_own)?.as_str().map(str::to_owned)
+    };
+    interfaces.into_iter().flatten().find_map(sandbox).unwrap_or_default()
 }
 
 /// The file of an attachment. Its names must have been validated: they may lead nowhere else.
@@ -240,6 +253,25 @@ mod tests {
             assert_eq!(document.get(key), None, "{document}");
         }
         assert_eq!(Entry::decode(&document), Some(bare));
+    }
+
+    #[test]
+    fn the_namespace_follows_from_the_result_where_it_is_not_kept() {
+        let mut entry = entry();
+        entry.result = json!({"interfaces": [
+            {"name": "br0"}, {"name": "eth0"}, {"name": "eth0", "sandbox": "/run/netns/x"},
+        ]});
+        let netns = |entry: &Entry, keep: bool| {
+            let mut document = entry.encode();
+            if !keep {
+                document.as_object_mut().unwrap().remove("netns");
+            }
+            Entry::decode(&document).unwrap().netns
+        };
+        assert_eq!(netns(&entry, true), "/run/netns/c1");
+        assert_eq!(netns(&entry, false), "/run/netns/x");
+        entry.result = json!({"ips": []});
+        assert_eq!(netns(&entry, false), "");
     }
 
     #[test]

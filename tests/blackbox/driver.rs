@@ -259,8 +259,8 @@ fn what_is_kept_is_what_libcni_keeps() {
     assert_eq!(kept(&host, "c1"), None);
 }
 
-/// A file as cnitool writes it, of an attachment that the reference plugins have made, and one as releases
-/// of libcni before 0.8 wrote it.
+/// A file as cnitool writes it, of an attachment that the reference plugins have made, with libcni up to
+/// 1.1, which does not tell the namespace, and one as libcni before 0.8 wrote it.
 #[test]
 fn what_others_have_attached_can_be_checked_and_deleted() {
     for legacy in [false, true] {
@@ -286,14 +286,14 @@ fn what_others_have_attached_can_be_checked_and_deleted() {
             let config = host.sh(&format!("base64 -w0 {NETWORKS}/net.conflist"));
             let text = format!(
                 "{{\"kind\":\"cniCacheV1\",\"containerId\":\"{id}\",\"config\":\"{config}\",\
-                 \"ifName\":\"eth0\",\"networkName\":\"net\",\"netns\":\"/run/netns/a\",\
-                 \"result\":{result}}}"
+                 \"ifName\":\"eth0\",\"networkName\":\"net\",\"result\":{result}}}"
             );
             host.write(&file, &text);
         }
         assert_eq!(host.leases("net"), ["10.1.0.2"]);
         let reference = [("CNI_PATH", REFERENCE)];
         plumb_with(&host, &reference, "check net /run/netns/a").ok();
+        plumb_with(&host, &reference, &format!("check net --container {id}")).ok();
         plumb(&host, "del net /run/netns/a").ok();
         assert_eq!(pod.ip("link show").as_array().unwrap().len(), 1, "legacy: {legacy}");
         assert_eq!(host.leases("net"), [] as [&str; 0]);

@@ -124,7 +124,8 @@ pub struct StatusOptions {
 /// and whose namespace is still there, and those that --keep names. Those that it names whose namespace
 /// has gone are deleted; then each plugin is called with GC. Where the network has links on this host
 /// for containers that nobody named, nothing is done without --force: a runtime may keep its own account
-/// of them, as podman does.
+/// of them, as podman does. Leases alone say nothing of the kind: those of containers that nobody named
+/// are released.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
