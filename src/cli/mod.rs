@@ -1,10 +1,17 @@
 //! The command line for people. Nothing in here is reached when a runtime calls a plugin.
 
+mod cache;
+mod call;
+mod driver;
 mod install;
+mod leases;
+mod ls;
 mod network;
 mod ping;
 mod plugins;
 mod sandbox;
+mod summary;
+mod table;
 mod trial;
 
 use std::io::{self, Write};
@@ -16,6 +23,8 @@ const NOTES: &str = "\
 Examples:
   plumb try                     two throw-away pods on a bridge ping each other
   sudo plumb install            the plugins' names into /opt/cni/bin
+  sudo plumb add mynet blue     attaches the namespace blue to a network of /etc/cni/net.d
+  sudo plumb ls                 what is attached on this node
   plumb plugins                 what there is
 
 Exit codes:
@@ -38,6 +47,13 @@ struct CommandLine {
 #[derive(Subcommand, Debug)]
 enum Command {
     Try(trial::Options),
+    Add(driver::AddOptions),
+    Check(driver::CheckOptions),
+    Del(driver::DelOptions),
+    Status(driver::StatusOptions),
+    Gc(driver::GcOptions),
+    Ls(ls::Options),
+    Leases(leases::Options),
     Install(install::Options),
     Plugins(plugins::Options),
 }
@@ -47,6 +63,13 @@ enum Command {
 pub fn run() -> i32 {
     let outcome = match CommandLine::parse().command {
         Command::Try(options) => trial::run(&options),
+        Command::Add(options) => driver::add(&options),
+        Command::Check(options) => driver::check(&options),
+        Command::Del(options) => driver::del(&options),
+        Command::Status(options) => driver::status(&options),
+        Command::Gc(options) => driver::gc(&options),
+        Command::Ls(options) => ls::run(&options),
+        Command::Leases(options) => leases::run(&options),
         Command::Install(options) => install::run(&options),
         Command::Plugins(options) => plugins::run(&options),
     };

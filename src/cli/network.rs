@@ -1,22 +1,34 @@
 //! A network as people configure it: one plugin's configuration, or a list of them (spec section 1).
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::cni::NetConf;
 use crate::cni::json::Node;
+use crate::cni::{NetConf, Version};
+
+/// Extensions of files that hold lists, and of those that hold a single plugin's configuration.
+const LISTS: [&str; 1] = ["conflist"];
+const SINGLE: [&str; 2] = ["conf", "json"];
 
 /// A network.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Network {
     /// `name`
     pub name: String,
-    /// `cniVersion`; `None` if absent, which stands for 0.1.0.
-    pub version: Option<String>,
+    /// `cniVersion`, or the newest of `cniVersions` that we know; `None` if absent, which stands for
+    /// 0.1.0.
+    version: Option<String>,
+    /// `disableCheck`: CHECK is not to be called.
+    pub disable_check: bool,
+    /// `disableGC`: GC is not to be called.
+    pub disable_gc: bool,
     /// The plugins' configurations, in the order of ADD.
     pub plugins: Vec<Plugin>,
+    /// The list as it was read; `None` if it was put together from several files, or a single plugin's.
+    text: Option<String>,
 }
 
 /// One plugin of a network.
@@ -28,7 +40,45 @@ pub struct Plugin {
 }
 
 impl Network {
-    /// Reads the configuration in the file at `path`.
+    /// The network that people mean by `name`: the file if it is a path, else the network of that name
+    /// in `directory`.
+    ///
+    /// # Errors
+    /// There is none, or it is faulty; for people.
+    pub fn find(name: &str, directory: &Path) -> Result<Self, String> {
+        if name.contains('/') {
+            return Self::read(Path::new(name));
+        }
+        Self::find_in(directory, name)
+    }
+
+    /// Looks through the lists in `directory` and then through the single plugins' configurations, each
+    /// in the order of their files' names, as libcni does. A file that can't be read is of interest only
+    /// if none of the others is it.
+    fn find_in(directory: &Path, name: &str) -> Result<Self, String> {
+        let mut faults = Vec::new();
+        let mut others = Vec::new();
+        for extensions in [LISTS.as_slice(), &SINGLE] {
+            for file in files(directory, extensions)? {
+                match Self::read(&file) {
+                    Ok(network) if network.name == name => return Ok(network),
+                    Ok(network) => others.push(network.name),
+                    Err(what) => faults.push(what),
+                }
+            }
+        }
+        let mut what = format!("there is no network {name:?} in {}", directory.display());
+        if !others.is_empty() {
+            what = format!("{what}, which has {}", others.join(", "));
+        }
+        for fault in faults {
+            what = format!("{what}; {fault}");
+        }
+        Err(what)
+    }
+
+    /// Reads the configuration in the file at `path`, and what belongs to it in the directory beside it
+    /// that has the network's name.
     ///
     /// # Errors
     /// What is wrong, for people.
@@ -36,23 +86,52 @@ impl Network {
         let text = fs::read_to_string(path).map_err(|why| {
             format!("cannot read network configuration {}: {why}", path.display())
         })?;
-        Self::parse(&text).map_err(|what| format!("{}: {what}", path.display()))
+        let at = |what: String| format!("{}: {what}", path.display());
+        let (mut network, list) = Self::parse_header(&text).map_err(at)?;
+        if let List::Open = list {
+            let directory = path.parent().unwrap_or(Path::new("")).join(&network.name);
+            network.append_from(&directory)?;
+        }
+        network.require_plugins().map_err(at)
     }
 
-    /// Reads a configuration.
+    /// Reads a configuration that stands alone.
     ///
     /// # Errors
     /// What is wrong, for people.
     pub fn parse(text: &str) -> Result<Self, String> {
+        Self::parse_header(text)?.0.require_plugins()
+    }
+
+    fn parse_header(text: &str) -> Result<(Self, List), String> {
         let document: Value =
             serde_json::from_str(text).map_err(|why| format!("not a JSON document: {why}"))?;
+        let Value::Object(mut object) = document else {
+            return Err(format!("configuration: expected an object, got {document}"));
+        };
+        choose_version(&mut object)?;
         // What a plugin would refuse is refused here, in the same words.
-        let conf = NetConf::parse(text.as_bytes()).map_err(|error| error.to_string())?;
-        let Value::Object(object) = document else { return Err("expected an object".into()) };
+        let checked = Value::Object(object.clone()).to_string();
+        let conf = NetConf::parse(checked.as_bytes()).map_err(|error| error.to_string())?;
         let version = object.get("cniVersion").and_then(Value::as_str).map(str::to_owned);
-        let mut network = Self { name: conf.name, version, plugins: Vec::new() };
+        let mut network = Self {
+            name: conf.name,
+            version,
+            disable_check: switch(&object, "disableCheck")?,
+            disable_gc: switch(&object, "disableGC")?,
+            plugins: Vec::new(),
+            text: None,
+        };
+        let only_inlined = switch(&object, "loadOnlyInlinedPlugins")?;
         match object.get("plugins") {
-            None => network.plugins.push(Plugin::new(&object, "type")?),
+            None if object.contains_key("type") => {
+                network.plugins.push(Plugin::new(&object, "type")?);
+                return Ok((network, List::Closed));
+            }
+            None if only_inlined => {
+                return Err("plugins: expected a list, as loadOnlyInlinedPlugins is set".into());
+            }
+            None => {}
             Some(Value::Array(list)) if !list.is_empty() => {
                 for (index, item) in list.iter().enumerate() {
                     let at = format!("plugins[{index}]");
@@ -64,7 +143,58 @@ impl Network {
             }
             Some(other) => return Err(format!("plugins: expected a list of plugins, got {other}")),
         }
-        Ok(network)
+        network.text = Some(text.to_owned());
+        Ok((network, if only_inlined { List::Closed } else { List::Open }))
+    }
+
+    /// Appends the plugins whose configurations are files of their own (since spec 1.1.0).
+    fn append_from(&mut self, directory: &Path) -> Result<(), String> {
+        for file in files(directory, &["conf"])? {
+            let at = |what: String| format!("{}: {what}", file.display());
+            let text = fs::read_to_string(&file).map_err(|why| at(why.to_string()))?;
+            let conf: Map<String, Value> =
+                serde_json::from_str(&text).map_err(|why| at(format!("not a plugin's: {why}")))?;
+            self.plugins.push(Plugin::new(&conf, "type").map_err(at)?);
+            self.text = None;
+        }
+        Ok(())
+    }
+
+    fn require_plugins(self) -> Result<Self, String> {
+        if self.plugins.is_empty() {
+            return Err("type: expected the name of a plugin, or plugins: a list of them".into());
+        }
+        Ok(self)
+    }
+
+    /// The version that its plugins are spoken to in.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        // An unknown one has been refused.
+        let version = self.version.as_deref().and_then(Version::parse);
+        version.unwrap_or(Version::V0_1_0)
+    }
+
+    /// The network as one list that stands alone.
+    #[must_use]
+    pub fn to_list(&self) -> String {
+        if let Some(text) = &self.text {
+            return text.clone();
+        }
+        let plugins: Vec<_> = self.plugins.iter().map(|plugin| &plugin.conf).collect();
+        let mut list = json!({"name": self.name, "plugins": plugins});
+        let keys = [
+            ("cniVersion", self.version.clone().map(Value::from)),
+            ("disableCheck", self.disable_check.then_some(true.into())),
+            ("disableGC", self.disable_gc.then_some(true.into())),
+            ("loadOnlyInlinedPlugins", (plugins.len() > 1).then_some(true.into())),
+        ];
+        for (key, value) in keys {
+            if let (Some(value), Value::Object(list)) = (value, &mut list) {
+                list.insert(key.into(), value);
+            }
+        }
+        list.to_string()
     }
 
     /// Leaves out every `ipam.dataDir`, and says whether there was one.
@@ -93,34 +223,122 @@ impl Network {
         self.plugins.iter().any(isolates)
     }
 
-    /// What `plugin` gets on standard input, with the result of the plugin before it, or of ADD.
+    /// What `plugin` gets on standard input, with what the call adds to its configuration.
     #[must_use]
-    pub fn request(&self, plugin: &Plugin, prev: Option<&Value>) -> Vec<u8> {
+    pub fn request(&self, plugin: &Plugin, extra: &Extra<'_>) -> Vec<u8> {
         let mut conf = plugin.conf.clone();
+        // What only a runtime may say, and what it is told in turn (spec section 3, "Deriving request
+        // configuration from plugin configuration").
+        conf.retain(|key, _| !key.starts_with("cni.dev/"));
+        let capabilities = conf.remove("capabilities");
         conf.insert("name".into(), self.name.clone().into());
         if let Some(version) = &self.version {
             conf.insert("cniVersion".into(), version.clone().into());
         }
-        if let Some(prev) = prev {
+        if let Some(prev) = extra.prev {
             conf.insert("prevResult".into(), prev.clone());
+        }
+        let has =
+            |name: &str| capabilities.as_ref().and_then(|c| c.get(name)) == Some(&true.into());
+        let arguments = extra.capability_args.into_iter().flatten();
+        let runtime_config: Map<_, _> = arguments
+            .filter(|(name, _)| has(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        if !runtime_config.is_empty() {
+            conf.insert("runtimeConfig".into(), runtime_config.into());
+        }
+        if let Some(valid) = extra.valid_attachments {
+            // The second name was an early draft's, and is what some plugins look for.
+            for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
+                conf.insert(key.into(), valid.clone());
+            }
         }
         Value::Object(conf).to_string().into_bytes()
     }
 }
 
+/// What a call adds to a plugin's configuration.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Extra<'a> {
+    /// The result of the plugin before it, or of ADD.
+    pub prev: Option<&'a Value>,
+    /// What is known for each capability; a plugin gets what it declares.
+    pub capability_args: Option<&'a Map<String, Value>>,
+    /// What GC must keep.
+    pub valid_attachments: Option<&'a Value>,
+}
+
+/// Whether plugins from a directory may be appended to a list.
+enum List {
+    Open,
+    Closed,
+}
+
 impl Plugin {
     fn new(conf: &Map<String, Value>, place: &str) -> Result<Self, String> {
         match conf.get("type").and_then(Value::as_str) {
-            Some(name) if !name.is_empty() => Ok(Self { name: name.into(), conf: conf.clone() }),
+            Some(name) if !name.is_empty() && !name.contains('/') => {
+                Ok(Self { name: name.into(), conf: conf.clone() })
+            }
             _ => Err(format!("{place}: expected the name of a plugin")),
         }
     }
 }
 
+/// Puts the newest version that we know out of `cniVersions` and `cniVersion` in the place of both.
+fn choose_version(object: &mut Map<String, Value>) -> Result<(), String> {
+    let Some(versions) = object.remove("cniVersions") else { return Ok(()) };
+    let expected = || format!("cniVersions: expected a list of versions, got {versions}");
+    let list = versions.as_array().ok_or_else(expected)?;
+    let texts: Option<Vec<_>> = list.iter().map(Value::as_str).collect();
+    let mut texts = texts.ok_or_else(expected)?;
+    texts.extend(object.get("cniVersion").and_then(Value::as_str));
+    let known = texts.iter().filter(|text| !text.is_empty()).filter_map(|t| Version::parse(t));
+    let Some(newest) = known.max() else {
+        return match texts.as_slice() {
+            [] => Ok(()),
+            _ => Err(format!("cniVersions: none of {} is known", texts.join(", "))),
+        };
+    };
+    object.insert("cniVersion".into(), newest.text().into());
+    Ok(())
+}
+
+/// A truth value, which may also be written as a string.
+fn switch(object: &Map<String, Value>, key: &str) -> Result<bool, String> {
+    match object.get(key) {
+        None => Ok(false),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(Value::String(text)) if text.eq_ignore_ascii_case("true") => Ok(true),
+        Some(Value::String(text)) if text.eq_ignore_ascii_case("false") => Ok(false),
+        Some(other) => Err(format!("{key}: expected true or false, got {other}")),
+    }
+}
+
+/// The files in `directory` with one of these extensions, by name; none if there is no directory.
+fn files(directory: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, String> {
+    let error = |why: io::Error| format!("cannot list {}: {why}", directory.display());
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(why) => return Err(error(why)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(error)?.path();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if extension.is_some_and(|e| extensions.contains(&e)) && !path.is_dir() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_list_hands_its_name_and_version_to_each_plugin() {
@@ -128,7 +346,8 @@ mod tests {
             r#"{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"a"},{"type":"b","x":1}]}"#;
         let network = Network::parse(text).unwrap();
         let request = |at: usize, prev| -> Value {
-            serde_json::from_slice(&network.request(&network.plugins[at], prev)).unwrap()
+            let extra = Extra { prev, ..Extra::default() };
+            serde_json::from_slice(&network.request(&network.plugins[at], &extra)).unwrap()
         };
         assert_eq!(request(0, None), json!({"type": "a", "name": "n", "cniVersion": "1.0.0"}));
         let prev = json!({"ips": []});
@@ -140,8 +359,8 @@ mod tests {
     #[test]
     fn a_single_plugin_is_sent_as_it_is() {
         let network = Network::parse(r#"{"name":"n","type":"bridge","mtu":1400}"#).unwrap();
-        let sent: Value =
-            serde_json::from_slice(&network.request(&network.plugins[0], None)).unwrap();
+        let request = network.request(&network.plugins[0], &Extra::default());
+        let sent: Value = serde_json::from_slice(&request).unwrap();
         assert_eq!(sent, json!({"name": "n", "type": "bridge", "mtu": 1400}));
     }
 
@@ -155,6 +374,66 @@ mod tests {
     }
 
     #[test]
+    fn a_plugin_gets_the_capability_arguments_that_it_declares_and_no_capabilities() {
+        let text = r#"{"name":"n","plugins":[
+            {"type":"a","capabilities":{"mac":true,"ips":false,"bandwidth":true},"cni.dev/x":1}]}"#;
+        let network = Network::parse(text).unwrap();
+        let args = json!({"mac": "02:00:00:00:00:01", "ips": ["10.0.0.1/8"], "aliases": {}});
+        let valid = json!([]);
+        let extra = Extra {
+            prev: None,
+            capability_args: args.as_object(),
+            valid_attachments: Some(&valid),
+        };
+        let sent: Value =
+            serde_json::from_slice(&network.request(&network.plugins[0], &extra)).unwrap();
+        let expected = json!({
+            "type": "a", "name": "n", "runtimeConfig": {"mac": "02:00:00:00:00:01"},
+            "cni.dev/valid-attachments": [], "cni.dev/attachments": [],
+        });
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn the_newest_known_of_several_versions_counts() {
+        for (keys, expected) in [
+            (r#""cniVersions":["0.4.0","1.0.0","9.0.0"]"#, Some("1.0.0")),
+            (r#""cniVersions":["0.4.0"],"cniVersion":"1.1.0""#, Some("1.1.0")),
+            (r#""cniVersions":["1.0.0"],"cniVersion":"9.0.0""#, Some("1.0.0")),
+            (r#""cniVersions":[]"#, None),
+        ] {
+            let text = format!(r#"{{"name":"n",{keys},"plugins":[{{"type":"a"}}]}}"#);
+            let network = Network::parse(&text).unwrap();
+            assert_eq!(network.version.as_deref(), expected, "{keys}");
+            let again = Network::parse(&network.to_list()).unwrap();
+            assert_eq!(again, network, "the list stands for the network");
+        }
+    }
+
+    #[test]
+    fn switches_may_be_strings() {
+        let read = |value: &str| {
+            let keys = format!(r#""disableCheck":{value},"disableGC":{value}"#);
+            Network::parse(&format!(r#"{{"name":"n",{keys},"plugins":[{{"type":"a"}}]}}"#))
+        };
+        for (value, expected) in
+            [("true", true), ("false", false), (r#""True""#, true), (r#""false""#, false)]
+        {
+            let network = read(value).unwrap();
+            assert_eq!((network.disable_check, network.disable_gc), (expected, expected));
+        }
+        assert!(read("1").unwrap_err().contains("disableCheck: expected true or false, got 1"));
+    }
+
+    #[test]
+    fn a_single_plugins_network_can_be_told_as_a_list() {
+        let network = Network::parse(r#"{"name":"n","cniVersion":"1.0.0","type":"a","x":1}"#);
+        let list: Value = serde_json::from_str(&network.unwrap().to_list()).unwrap();
+        let plugin = json!({"name": "n", "cniVersion": "1.0.0", "type": "a", "x": 1});
+        assert_eq!(list, json!({"name": "n", "cniVersion": "1.0.0", "plugins": [plugin]}));
+    }
+
+    #[test]
     fn faults_are_named() {
         for (text, named) in [
             ("{", "not a JSON document"),
@@ -165,6 +444,10 @@ mod tests {
             (r#"{"name":"n"}"#, "type: expected the name of a plugin"),
             (r#"{"name":"n","plugins":[]}"#, "plugins: expected a list of plugins, got []"),
             (r#"{"name":"n","plugins":[{"type":"a"},{}]}"#, "plugins[1].type: expected"),
+            (r#"{"name":"n","plugins":[{"type":"a/b"}]}"#, "plugins[0].type: expected"),
+            (r#"{"name":"n","loadOnlyInlinedPlugins":true}"#, "plugins: expected a list"),
+            (r#"{"name":"n","cniVersions":["9.0.0"],"type":"a"}"#, "none of 9.0.0 is known"),
+            (r#"{"name":"n","cniVersions":"1.0.0","type":"a"}"#, "cniVersions: expected a list"),
             (r#"{"name":"n","plugins":[5]}"#, "plugins[0]: expected an object, got 5"),
         ] {
             let what = Network::parse(text).unwrap_err();

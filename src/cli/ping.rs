@@ -49,8 +49,8 @@ pub fn ping(from: &Netns, to: IpAddr, scope: u32) -> io::Result<Option<Duration>
     while Instant::now() < deadline {
         let sent = Instant::now();
         match send(&fd, &request, to, scope) {
-            // The neighbour has not answered yet.
-            Err(Errno::EHOSTUNREACH) if sent + INTERVAL < deadline => {}
+            // The neighbour has not answered yet, or our own link-local address is still on its way.
+            Err(Errno::EHOSTUNREACH | Errno::EADDRNOTAVAIL) if sent + INTERVAL < deadline => {}
             other => other?,
         }
         if wait_for_reply(&fd, &protocol, &request, sent + INTERVAL)? {

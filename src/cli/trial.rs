@@ -1,20 +1,18 @@
 //! `plumb try`: a network tried out in namespaces that are thrown away.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::network::{Network, Plugin};
-use super::{ping, sandbox, say, say_json};
-use crate::cni::json::Node;
+use super::call::{Call, SearchPath};
+use super::network::{Extra, Network, Plugin};
+use super::{ping, sandbox, say, say_json, summary};
+use crate::cni::env::Command;
 use crate::cni::{CniResult, Version};
 use crate::nl::nft::set::{self, Set};
 use crate::nl::{Family, Socket, addr, link};
@@ -102,9 +100,8 @@ struct Trial {
 
 impl Trial {
     fn prepare(network: Network, options: &Options) -> Result<Self, String> {
-        let version = Version::parse(network.version.as_deref().unwrap_or_default());
         Ok(Self {
-            version: version.unwrap_or(Version::NEWEST),
+            version: network.version(),
             pods: [Pod::make("pod1")?, Pod::make("pod2")?],
             links_before: links()?.into_iter().map(|link| link.name).collect(),
             report: Report::new(options, &network.name),
@@ -140,7 +137,7 @@ impl Trial {
         let mut total = Duration::ZERO;
         let mut printed = String::new();
         for plugin in &self.network.plugins {
-            match call(&self.network, plugin, "ADD", pod) {
+            match call(&self.network, plugin, Command::Add, pod) {
                 Ok((answer, took)) => {
                     total += took;
                     pod.result = serde_json::from_str(&answer).ok();
@@ -152,7 +149,7 @@ impl Trial {
                 }
             }
         }
-        let summary = summary(&read_result(pod, self.version));
+        let summary = summary::of_result(IFNAME, &read_result(pod, self.version));
         self.report.step("ADD", pod.name, Some(total), Ok(&summary));
         self.report.result(&printed);
         true
@@ -164,9 +161,13 @@ impl Trial {
             let text = format!("not asked: CNI {} has no CHECK", self.version);
             return self.report.step("CHECK", pod.name, None, Ok(&text));
         }
+        if self.network.disable_check {
+            let text = "not asked: the network sets disableCheck";
+            return self.report.step("CHECK", pod.name, None, Ok(text));
+        }
         let mut total = Duration::ZERO;
         for plugin in &self.network.plugins {
-            match call(&self.network, plugin, "CHECK", pod) {
+            match call(&self.network, plugin, Command::Check, pod) {
                 Ok((_, took)) => total += took,
                 Err(what) => {
                     return self.report.step("CHECK", pod.name, None, Err(&what));
@@ -184,7 +185,7 @@ impl Trial {
         }
         let (mut total, mut failures) = (Duration::ZERO, Vec::new());
         for plugin in self.network.plugins.iter().rev() {
-            match call(&self.network, plugin, "DEL", pod) {
+            match call(&self.network, plugin, Command::Del, pod) {
                 Ok((_, took)) => total += took,
                 Err(what) => failures.push(what),
             }
@@ -277,81 +278,24 @@ fn outcome_ref(outcome: &Result<String, String>) -> Result<&str, &str> {
 fn call(
     network: &Network,
     plugin: &Plugin,
-    command: &str,
+    command: Command,
     pod: &Pod,
 ) -> Result<(String, Duration), String> {
-    let mut path = sandbox::PLUGIN_DIR.to_owned();
-    if let Ok(more) = std::env::var("CNI_PATH") {
-        let _ = write!(path, ":{more}");
+    let netns = pod.path.to_string_lossy();
+    let path = SearchPath::from_directory(sandbox::PLUGIN_DIR);
+    let call =
+        Call { command, container: pod.name, netns: &netns, ifname: IFNAME, args: "", path: &path };
+    let extra = Extra { prev: pod.result.as_ref(), ..Extra::default() };
+    let answer = call.run(&plugin.name, &network.request(plugin, &extra));
+    match answer.outcome {
+        Ok(printed) => Ok((printed, answer.took.unwrap_or_default())),
+        Err(failure) => Err(failure.to_string()),
     }
-    let program = path.split(':').map(|directory| Path::new(directory).join(&plugin.name));
-    let program = program.into_iter().find(|file| file.is_file()).ok_or_else(|| {
-        format!("plugin {:?} is none of plumb's, and not in CNI_PATH", plugin.name)
-    })?;
-    let failed = |why: std::io::Error| format!("cannot run {}: {why}", program.display());
-
-    let began = Instant::now();
-    let mut child = Command::new(&program)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("CNI_COMMAND", command)
-        .env("CNI_CONTAINERID", pod.name)
-        .env("CNI_NETNS", &pod.path)
-        .env("CNI_IFNAME", IFNAME)
-        .env("CNI_PATH", &path)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // Should the plugin not read it, its own error tells more.
-        let _ = stdin.write_all(&network.request(plugin, pod.result.as_ref()));
-    }
-    let output = child.wait_with_output().map_err(failed)?;
-    let took = began.elapsed();
-
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() {
-        return Ok((printed, took));
-    }
-    let answer: Option<Value> = serde_json::from_str(&printed).ok();
-    let text = |key: &str| {
-        answer.as_ref()?.get(key).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
-    };
-    let Some(msg) = text("msg") else {
-        return Err(format!("{} failed without an error object: {}", plugin.name, output.status));
-    };
-    let code = text("code").unwrap_or_default();
-    let details = text("details").map(|details| format!(": {details}")).unwrap_or_default();
-    Err(format!("{}: {msg} (code {code}){details}", plugin.name))
 }
 
 fn read_result(pod: &Pod, version: Version) -> CniResult {
-    let read = |value| CniResult::read(&Node::root("result", value), version).ok();
+    let read = |document| summary::read_result(document, version).ok();
     pod.result.as_ref().and_then(read).unwrap_or_default()
-}
-
-/// A result in a line: `eth0 10.1.0.2/16, 0.0.0.0/0 via 10.1.0.1, on the host cni0 veth…`.
-fn summary(result: &CniResult) -> String {
-    let mut parts = vec![IFNAME.to_owned()];
-    parts.extend(result.ips.iter().map(|ip| ip.address.to_string()));
-    let mut text = parts.join(" ");
-    for route in &result.routes {
-        let _ = match route.gw {
-            Some(gateway) => write!(text, ", {} via {gateway}", route.dst),
-            None => write!(text, ", {}", route.dst),
-        };
-    }
-    let on_host: Vec<_> = result
-        .interfaces
-        .iter()
-        .filter(|i| i.sandbox.is_empty())
-        .map(|i| i.name.as_str())
-        .collect();
-    if !on_host.is_empty() {
-        let _ = write!(text, ", on the host {}", on_host.join(" "));
-    }
-    text
 }
 
 /// Asks the kernel about a pod.

@@ -16,6 +16,10 @@ use super::frame::Request;
 use super::json::Node;
 use super::result::CniResult;
 
+/// As an entry of `CNI_PATH`: the plugins that this very program is, though no directory has their names.
+/// A process of ours that is started with it finds itself there, whatever its file is called.
+pub const ITSELF: &str = "/proc/self/exe";
+
 /// While a plugin's file is being replaced it can't be executed; for so long it is tried again.
 const BUSY_RETRIES: usize = 50;
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
@@ -30,7 +34,7 @@ pub enum Delegate {
 }
 
 impl Delegate {
-    /// Looks for the plugin `name` along `path`: the first regular file of that name.
+    /// Looks for the plugin `name` along `path`: the first regular file of that name, or [`ITSELF`].
     ///
     /// # Errors
     /// There is none, or the name could lead elsewhere.
@@ -39,12 +43,15 @@ impl Delegate {
             return Err(Error::invalid("ipam.type", format_args!("{name:?}"), "a plugin's name"));
         }
         for directory in path {
+            if directory.as_os_str() == ITSELF {
+                return Ok(Self::SameProgram);
+            }
             let file = directory.join(name);
             let Ok(found) = std::fs::metadata(&file) else { continue };
             if !found.is_file() {
                 continue;
             }
-            let same = std::fs::metadata("/proc/self/exe")
+            let same = std::fs::metadata(ITSELF)
                 .is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()));
             return Ok(if same { Self::SameProgram } else { Self::Foreign(file) });
         }
@@ -124,8 +131,9 @@ pub fn read_result(program: &Path, printed: &[u8], request: &Request) -> Result<
     CniResult::read(&Node::root("result", &value), request.conf.version)
 }
 
-/// The error object that a plugin has printed.
-fn own_error(printed: &[u8]) -> Option<Error> {
+/// The error object that a plugin has printed; `None` if it is none.
+#[must_use]
+pub fn own_error(printed: &[u8]) -> Option<Error> {
     let value: serde_json::Value = serde_json::from_slice(printed).ok()?;
     let text = |key: &str| value.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
     Some(Error {

@@ -13,6 +13,8 @@ use crate::net::{Cidr, width};
 
 /// Length of `struct ifaddrmsg` (linux/if_addr.h).
 const HEADER: usize = 8;
+/// `IFA_TARGET_NETNSID` (linux/if_addr.h, since 4.20): the namespace that is asked about.
+const IFA_TARGET_NETNSID: u16 = 10;
 
 /// `struct ifaddrmsg`: family, prefix length, flags, scope, link index.
 fn header(out: &mut Encoder, family: u8, prefix: u8, flags: u8, link: u32) {
@@ -121,6 +123,8 @@ impl Request for Delete {
 #[derive(Clone, Copy, Debug)]
 struct List {
     link: u32,
+    /// Number by which our namespace knows the one that the link is in, if that is another.
+    netns: Option<i32>,
 }
 
 impl fmt::Display for List {
@@ -136,6 +140,9 @@ impl Request for List {
 
     fn body(&self, out: &mut Encoder) {
         header(out, 0, 0, 0, self.link);
+        if let Some(netns) = self.netns {
+            out.put(IFA_TARGET_NETNSID, &netns.cast_unsigned());
+        }
     }
 }
 
@@ -177,9 +184,23 @@ impl Query for List {
         const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
         match message.payload.first() {
             Some(family) if !FAMILIES.contains(family) => Ok(Vec::new()),
+            // A kernel that does not know the question answers about our own namespace.
+            _ if netns_of(message)? != self.netns => Ok(Vec::new()),
             _ => self.decode(message).map(|address| vec![address]),
         }
     }
+}
+
+/// The namespace that an answer is about, if it is not our own.
+fn netns_of(message: &Message<'_>) -> Result<Option<i32>, Malformed> {
+    let (_, attributes) = message.split::<HEADER>()?;
+    for attribute in attributes {
+        let attribute = attribute?;
+        if attribute.kind == IFA_TARGET_NETNSID {
+            return Ok(Some(attribute.u32()?.cast_signed()));
+        }
+    }
+    Ok(None)
 }
 
 /// Reads the addresses of one link, of both families.
@@ -187,7 +208,25 @@ impl Query for List {
 /// # Errors
 /// The kernel's refusal.
 pub fn of_link<C: Channel>(socket: &mut Socket<C>, link: u32) -> Result<Vec<Address>, Error> {
-    let mut addresses = socket.dump(&List { link })?;
+    list(socket, List { link, netns: None })
+}
+
+/// Reads the addresses of a link in another namespace, by the number that our own has for it
+/// ([`Link::peer_netns`](super::link::Link::peer_netns)).
+///
+/// # Errors
+/// The kernel's refusal: `EPERM` without `CAP_NET_ADMIN` there; it is older than 4.20.
+pub fn of_link_in<C: Channel>(
+    socket: &mut Socket<C>,
+    netns: i32,
+    link: u32,
+) -> Result<Vec<Address>, Error> {
+    list(socket, List { link, netns: Some(netns) })
+}
+
+fn list<C: Channel>(socket: &mut Socket<C>, question: List) -> Result<Vec<Address>, Error> {
+    let link = question.link;
+    let mut addresses = socket.dump(&question)?;
     // A kernel before 5.0 ignores the filter.
     addresses.retain(|address| address.link == link);
     Ok(addresses)

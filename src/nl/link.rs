@@ -111,10 +111,14 @@ pub struct Link {
     pub master: Option<u32>,
     /// Index of a veth's other end, in that end's namespace.
     pub peer: Option<u32>,
+    /// Number by which our namespace knows the one that the other end is in, if that is another.
+    pub peer_netns: Option<i32>,
     /// `IFLA_IFALIAS`.
     pub alias: Option<String>,
     /// It heeds IPv6 router advertisements (sysctl `accept_ra` is not 0).
     pub accepts_router_advertisements: bool,
+    /// What has passed through it.
+    pub traffic: Traffic,
     /// Of a bridge: VLAN filtering is on.
     pub vlan_filtering: bool,
     /// Of a bridge's port.
@@ -122,6 +126,25 @@ pub struct Link {
     /// Of a bridge's port: the link-layer address of its bridge, as the port's designated bridge. None if the
     /// kernel tells none, as for a bridge that has kept the address that it was created with.
     pub bridge_mac: Option<Mac>,
+}
+
+/// Traffic since a link was made: `struct rtnl_link_stats64` (linux/if_link.h), in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Traffic {
+    /// `rx_bytes`
+    pub received: u64,
+    /// `tx_bytes`
+    pub sent: u64,
+}
+
+impl Traffic {
+    /// Packets received and sent come first. Longer structures are newer kernels'.
+    fn decode(payload: &[u8]) -> Option<Self> {
+        let bytes = payload.get(16..)?;
+        let (received, bytes) = bytes.split_first_chunk()?;
+        let sent = bytes.first_chunk()?;
+        Some(Self { received: u64::from_ne_bytes(*received), sent: u64::from_ne_bytes(*sent) })
+    }
 }
 
 /// Settings of a bridge's port.
@@ -162,6 +185,13 @@ impl Link {
                 libc::IFLA_MTU => link.mtu = attribute.u32()?,
                 libc::IFLA_MASTER => link.master = Some(attribute.u32()?),
                 libc::IFLA_LINK => link.peer = Some(attribute.u32()?),
+                libc::IFLA_LINK_NETNSID => {
+                    link.peer_netns = Some(attribute.u32()?.cast_signed());
+                }
+                libc::IFLA_STATS64 => {
+                    let expected = Malformed("link statistics too short");
+                    link.traffic = Traffic::decode(attribute.payload).ok_or(expected)?;
+                }
                 libc::IFLA_OPERSTATE => link.operational = attribute.u8()? == IF_OPER_UP,
                 libc::IFLA_IFALIAS => link.alias = Some(attribute.text()),
                 libc::IFLA_LINKINFO => link.decode_info(attribute.nested())?,

@@ -105,6 +105,22 @@ fn a_trial_that_fails_says_so_and_ends_with_1() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere.conf"));
 }
 
+/// A trial takes a network as the driver and runtimes do.
+#[test]
+fn a_trial_has_the_networks_other_files_and_leaves_out_what_is_disabled() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("n.conflist");
+    let text = r#"{"name":"n","cniVersions":["1.0.0","9.0.0"],"disableCheck":true}"#;
+    std::fs::write(&path, text).unwrap();
+    std::fs::create_dir(directory.path().join("n")).unwrap();
+    let plugin = r#"{"type":"bridge","bridge":"n0"}"#;
+    std::fs::write(directory.path().join("n/10.conf"), plugin).unwrap();
+    let output = Host::new().command(PLUMB).arg("try").arg(&path).output().unwrap();
+    let text = stdout(&output);
+    assert!(text.contains("network n: bridge, CNI 1.0.0"), "{text}");
+    assert_eq!(text.matches("not asked: the network sets disableCheck").count(), 2, "{text}");
+}
+
 /// The leases of a node must not be touched by a trial of its network.
 #[test]
 fn a_trial_leaves_a_data_directory_alone() {
@@ -225,10 +241,12 @@ fn plugins_are_listed_for_people_and_for_programs() {
 #[test]
 fn help_is_complete_and_a_wrong_line_ends_with_2() {
     let text = stdout(&plumb(&["--help"])).to_owned();
-    for word in ["try", "install", "plugins", "Examples:", "Exit codes:"] {
+    let commands =
+        ["try", "add", "check", "del", "status", "gc", "ls", "leases", "install", "plugins"];
+    for word in commands.iter().chain(&["Examples:", "Exit codes:"]) {
         assert!(text.contains(word), "{word}: {text}");
     }
-    for command in ["try", "install", "plugins"] {
+    for command in commands {
         let text = stdout(&plumb(&[command, "--help"])).to_owned();
         assert!(text.contains("Examples:") && text.contains("--json"), "{text}");
     }

@@ -14,6 +14,7 @@ mod check;
 mod cli;
 mod concurrency;
 mod delegation;
+mod driver;
 mod engines;
 mod failure;
 mod harness;

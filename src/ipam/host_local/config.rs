@@ -9,7 +9,7 @@ use crate::cni::{Code, Error, NetConf, Request, Version};
 use crate::net::{Cidr, parse_ip};
 
 /// Where the reference keeps its leases.
-const DATA_DIR: &str = "/var/lib/cni/networks";
+pub const DATA_DIR: &str = "/var/lib/cni/networks";
 
 /// The configuration of an ADD.
 #[derive(Clone, PartialEq, Eq, Debug)]

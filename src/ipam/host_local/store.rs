@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -102,6 +102,19 @@ impl Lease {
     }
 }
 
+/// A lease as people see it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sighting {
+    /// The address.
+    pub address: IpAddr,
+    /// Who holds it; empty if its file does not tell.
+    pub container: String,
+    /// By which interface; empty in the files of old releases.
+    pub ifname: String,
+    /// When its file was written.
+    pub since: SystemTime,
+}
+
 /// An open lease directory.
 #[derive(Debug)]
 pub struct Store {
@@ -155,6 +168,30 @@ impl Store {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// All leases as they stand, for people to look at: nothing is locked, and nothing changed. What
+    /// names no holder has an empty one.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    pub fn look(&self) -> Result<Vec<Sighting>, Error> {
+        let mut found = Vec::new();
+        for address in self.addresses()? {
+            let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+            let file = fstatat(&self.directory, address.to_string().as_str(), flags);
+            let (container, ifname) = match self.read_lease(address) {
+                Lease::Held { container, ifname } => (container, ifname),
+                Lease::Torn | Lease::Unreadable(_) => (String::new(), String::new()),
+                Lease::Missing => continue,
+            };
+            let since = file.map_or(UNIX_EPOCH, |file| {
+                UNIX_EPOCH + Duration::from_secs(file.st_mtime.try_into().unwrap_or(0))
+            });
+            found.push(Sighting { address, container, ifname, since });
+        }
+        found.sort_by_key(|lease| lease.address);
+        Ok(found)
     }
 
     /// Waits for the directory's locks and begins to work in it.

@@ -263,7 +263,7 @@ fn a_missing_address_can_not_be_deleted() {
 }
 
 fn decode(message: &[u8]) -> Result<Address, Malformed> {
-    List { link: 2 }.decode(&Messages::new(message).next().unwrap().unwrap())
+    List { link: 2, netns: None }.decode(&Messages::new(message).next().unwrap().unwrap())
 }
 
 #[test]
@@ -290,6 +290,34 @@ fn a_malformed_address_is_an_error() {
     assert_eq!(decode(&short), Err(Malformed("message without family header")));
 }
 
+/// Of a kernel that ignores the question which namespace is meant, the answers are not taken for those of
+/// the link of the same index there.
+#[test]
+fn addresses_of_another_namespace_are_told_from_our_own() {
+    let answer = |netns: Option<u32>| {
+        let mut bytes = message(libc::RTM_NEWADDR, Flags::empty(), 1, |out| {
+            header(out, 2, 24, 0, 2);
+            out.put(libc::IFA_LOCAL, [10, 1, 0, 2].as_slice());
+            if let Some(netns) = netns {
+                out.put(IFA_TARGET_NETNSID, &netns);
+            }
+        });
+        bytes.extend(done(1, 0));
+        Bytes(bytes)
+    };
+    for (from, found) in [(Some(7), true), (Some(8), false), (None, false)] {
+        let addresses = answered(&[answer(from)], |kernel| of_link_in(kernel, 7, 2)).unwrap();
+        assert_eq!(addresses.len() == 1, found, "{from:?}: {addresses:?}");
+    }
+    let request = sent(|kernel| of_link_in(kernel, 7, 2));
+    let expected = hex("
+        20000000 1600 0103 01000000 00000000   # RTM_GETADDR, REQUEST | DUMP
+        00000000 02000000                      # struct ifaddrmsg
+        0800 0a00 07000000                     # IFA_TARGET_NETNSID 7
+        ");
+    assert_eq!(request, expected);
+}
+
 #[test]
 fn purposes_name_address_and_link() {
     let purposes: [(&dyn Request, &str); 3] = [
@@ -301,7 +329,7 @@ fn purposes_name_address_and_link() {
             &Delete { link: 2, cidr: cidr("2001:db8::2/64") },
             "remove address 2001:db8::2/64 from link 2",
         ),
-        (&List { link: 2 }, "list addresses of link 2"),
+        (&List { link: 2, netns: None }, "list addresses of link 2"),
     ];
     for (request, expected) in purposes {
         assert_eq!(request.to_string(), expected);

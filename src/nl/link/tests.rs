@@ -443,6 +443,8 @@ fn a_bridge_is_read() {
         kind: Some("bridge".to_owned()),
         master: None,
         peer: None,
+        peer_netns: None,
+        traffic: Traffic { received: 224, sent: 504 },
         alias: None,
         vlan_filtering: false,
         port: PortFlags::default(),
@@ -606,6 +608,8 @@ fn a_veth_that_is_a_bridges_port_is_read() {
         kind: Some("veth".to_owned()),
         master: Some(2),
         peer: Some(2),
+        peer_netns: Some(0),
+        traffic: Traffic { received: 266, sent: 1130 },
         alias: Some("plumb:a/b".to_owned()),
         vlan_filtering: false,
         port: PortFlags { hairpin: true, isolated: true },
@@ -826,6 +830,7 @@ fn links_are_read_from_a_dump() {
         kind: Some("veth".to_owned()),
         peer: Some(2),
         accepts_router_advertisements: true,
+        peer_netns: Some(0),
         ..Link::default()
     };
     assert_eq!(answered(&datagrams, list), Ok(vec![loopback, veth]));
