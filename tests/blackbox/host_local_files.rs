@@ -601,14 +601,48 @@ fn after_a_reboot_only_strangers_leases_of_this_boot_are_kept() {
     host.sh(&format!("rm -r {DIR}; cp -a /run/copy {DIR}"));
     assert_eq!(address(&add(&host, &conf, "d").ok()), "10.1.0.13");
     assert_eq!(host.leases("net"), ["10.1.0.13"]);
+}
 
-    // Without an index nothing is known, as after an upgrade of a node that is running.
-    host.sh(&format!("rm -r {DIR}; cp -a /run/copy {DIR}; rm {DIR}/plumb.index"));
-    assert_eq!(address(&add(&host, &conf, "d").ok()), "10.1.0.13");
-    assert_eq!(host.leases("net"), ["10.1.0.11", "10.1.0.12", "10.1.0.13"]);
-    boot(&host, 3);
-    add(&host, &conf, "e").ok();
-    assert_eq!(host.leases("net"), ["10.1.0.14"], "from then on the boot is known");
+/// Without an index no boot is recorded: as where the reference has been at work so far, or where the
+/// index is damaged. What is older than this boot, which the kernel tells, is nobody's any more; what is
+/// younger is in use.
+#[test]
+fn without_an_index_the_leases_from_before_this_boot_go_and_those_since_stay() {
+    let host = Host::new();
+    let newest = small(10, 14);
+    let conf = shared(&newest["ipam"]);
+    let lost: [(&str, &str); 3] = [
+        ("taken over from the reference", "rm -f plumb.index"),
+        ("damaged", "printf x | dd of=plumb.index bs=1 seek=10 conv=notrunc status=none"),
+        ("emptied", ": > plumb.index"),
+    ];
+    type First<'a> = (&'a str, &'a dyn Fn(), &'a [&'a str]);
+    let firsts: [First<'_>; 3] = [
+        ("ADD", &|| assert_eq!(address(&add(&host, &conf, "new").ok()), "10.1.0.10"), &["new"]),
+        ("DEL", &|| drop(del(&host, &conf, "none").ok()), &[]),
+        ("STATUS", &|| drop(host.status(&newest).ok()), &[]),
+    ];
+    for (how, lose) in lost {
+        for (command, first, made) in firsts {
+            host.sh("rm -rf /var/lib/cni");
+            for number in 0..5 {
+                let call = Call::new(&host, "ADD", &conf);
+                let call = call.attachment(&format!("c{number}"), "eth0");
+                if lose.contains("rm") { call.plugin(REFERENCE) } else { call }.run().ok();
+            }
+            add(&host, &conf, "one-more").fails(11, &["5 of 5 held"]);
+            // A minute to either side of the moment when the machine was started.
+            host.sh(&format!(
+                "cd {DIR}; boot=$(awk '/^btime/ {{ print $2 }}' /proc/stat)
+                 touch -d @$((boot - 60)) 10.1.0.10 10.1.0.11 10.1.0.12
+                 touch -d @$((boot + 60)) 10.1.0.13; {lose}"
+            ));
+            first();
+            let left: BTreeSet<_> = holders(&host).into_values().collect();
+            let expected = ["c3", "c4"].iter().chain(made).map(|name| (*name).to_owned()).collect();
+            assert_eq!(left, expected, "{how}, then {command}");
+        }
+    }
 }
 
 /// Runs a plugin under strace, and tells whether it has ended well.

@@ -369,8 +369,8 @@ impl Session<'_> {
     /// The directory can't be read.
     pub fn expire(&mut self) -> Result<(), Error> {
         match self.index.recorded() {
-            Some((boot, _)) if boot != boot_id()? => self.rebuild(),
-            _ => Ok(()),
+            Some((boot, _)) if boot == boot_id()? => Ok(()),
+            _ => self.rebuild(),
         }
     }
 
@@ -623,8 +623,11 @@ impl Session<'_> {
     fn rebuild(&mut self) -> Result<(), Error> {
         let boot = boot_id()?;
         let earlier = match self.index.recorded() {
-            Some((recorded, stamp)) if recorded != boot => Some(self.store.earlier(stamp)?),
-            _ => None,
+            Some((recorded, _)) if recorded == boot => None,
+            Some((_, stamp)) => Some(self.store.earlier(stamp)?),
+            // The reference has been at work so far, or the index is damaged: the leases of this boot
+            // are in use, and only their age tells them from others.
+            None => Some(Earlier::Before(boot_time()?)),
         };
         let (mut entries, mut freed) = (Vec::new(), 0);
         for address in self.store.addresses()? {
