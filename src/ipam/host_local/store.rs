@@ -7,9 +7,11 @@
 //! | `lock` | what the reference locks with flock(2) |
 //! | `plumb.index` | ours, see [`index`](super::index) |
 //!
-//! The lease files are the truth. All work is done in a [`Session`], which holds both the reference's
-//! lock and a lock of our own on the index. Files are opened relative to the directory, without
-//! following links; the directory itself may be one to another place.
+//! The lease files are the truth. All work is done in a [`Session`], which holds two locks, always taken
+//! in this order: the reference's, which keeps it and us from each other; and one of our own on the
+//! index, which does not depend on a file of the reference's: where `lock` is removed while somebody
+//! holds it, the index is still written by one at a time. Files are opened relative to the directory,
+//! without following links; the directory itself may be one to another place.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
