@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -97,17 +98,29 @@ fn acquire(file: &File, kind: Kind, wait: Wait) -> Result<(), Errno> {
 /// Interrupts a waiting system call of this thread after a while; until it is dropped.
 struct Alarm {
     timer: Option<Timer>,
-    before: SigAction,
+    /// The thread's signal mask and the process's action as they were.
+    mask: SigSet,
+    action: SigAction,
+    _alone: MutexGuard<'static, ()>,
 }
+
+/// The action on a signal is the process's, so one thread at a time waits: or the first that is done
+/// would put the old action back, which the other's signal then meets.
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Alarm {
     fn set(after: Duration) -> Result<Self, Errno> {
         extern "C" fn nothing(_: libc::c_int) {}
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mask = SigSet::thread_get_mask()?;
         // Without SA_RESTART, so that the call ends with EINTR.
         let action =
             SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
         // SAFETY: the handler does nothing, so it is safe at any moment.
-        let before = unsafe { sigaction(Signal::SIGALRM, &action) }?;
+        let action = unsafe { sigaction(Signal::SIGALRM, &action) }?;
+        let mut alarm = Self { timer: None, mask, action, _alone: alone };
+        // Whoever has started us may have blocked the signal; it would never come.
+        SigSet::from(Signal::SIGALRM).thread_unblock()?;
         let event = SigEvent::new(SigevNotify::SigevThreadId {
             signal: Signal::SIGALRM,
             thread_id: gettid().as_raw(),
@@ -118,7 +131,8 @@ impl Alarm {
         let again = Duration::from_millis(10);
         let expiration = Expiration::IntervalDelayed(after.max(again).into(), again.into());
         timer.set(expiration, TimerSetTimeFlags::empty())?;
-        Ok(Self { timer: Some(timer), before })
+        alarm.timer = Some(timer);
+        Ok(alarm)
     }
 }
 
@@ -126,14 +140,17 @@ impl Drop for Alarm {
     fn drop(&mut self) {
         // The timer must be still before the old action is back, which may be to end the process.
         self.timer = None;
+        let _ = self.mask.thread_set_mask();
         // SAFETY: this restores what was in force before.
-        let _ = unsafe { sigaction(Signal::SIGALRM, &self.before) };
+        let _ = unsafe { sigaction(Signal::SIGALRM, &self.action) };
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc;
+    use std::thread;
     use std::time::Instant;
 
     #[test]
@@ -153,5 +170,44 @@ mod tests {
             drop(first);
             lock(&second, kind, Duration::from_millis(50)).unwrap();
         }
+    }
+
+    /// As a runtime may leave it that waits for signals with sigwaitinfo(2) or signalfd(2).
+    #[test]
+    fn patience_ends_although_the_signal_is_blocked() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let open = || File::options().read(true).write(true).open(path.path()).unwrap();
+        let (first, second) = (open(), open());
+        lock(&first, Kind::Flock, Duration::ZERO).unwrap();
+        let alarm = SigSet::from(Signal::SIGALRM);
+        alarm.thread_block().unwrap();
+        // The wait ends even if it is not interrupted.
+        let (done, wait) = mpsc::channel::<()>();
+        let holder = thread::spawn(move || {
+            let _ = wait.recv_timeout(Duration::from_secs(5));
+            drop(first);
+        });
+        let result = lock(&second, Kind::Flock, Duration::from_millis(50));
+        assert_eq!(result, Err(Errno::EINTR));
+        assert!(SigSet::thread_get_mask().unwrap().contains(Signal::SIGALRM), "blocked as before");
+        drop(done);
+        holder.join().unwrap();
+    }
+
+    /// Without care the signal ends the whole process.
+    #[test]
+    fn threads_whose_waits_overlap_do_not_take_the_handler_from_each_other() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let open = || File::options().read(true).write(true).open(path.path()).unwrap();
+        let held = open();
+        lock(&held, Kind::Flock, Duration::ZERO).unwrap();
+        thread::scope(|scope| {
+            for patience in [30, 60, 90] {
+                scope.spawn(move || {
+                    let result = lock(&open(), Kind::Flock, Duration::from_millis(patience));
+                    assert_eq!(result, Err(Errno::EINTR));
+                });
+            }
+        });
     }
 }

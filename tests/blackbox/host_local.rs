@@ -397,6 +397,49 @@ fn name_resolution_comes_from_a_file() {
     assert_eq!(add(&host, &empty, "c").ok().get("dns"), None);
 }
 
+/// The reference reads the addresses of the single range of old even where there is no such range.
+#[test]
+fn addresses_of_a_range_are_read_like_the_references_with_and_without_a_subnet() {
+    let host = Host::new();
+    let ranges = json!([[{"subnet": "10.1.0.0/24"}]]);
+    for key in ["rangeStart", "rangeEnd", "gateway"] {
+        for (value, code) in [
+            (json!(5), Some(6)),
+            (json!(true), Some(6)),
+            (json!([]), Some(6)),
+            (json!({}), Some(6)),
+            (json!("x"), Some(7)),
+            (json!(""), None),
+            (Value::Null, None),
+            (json!("10.9.0.1"), None),
+            (json!("fe80::1"), None),
+        ] {
+            let unused = json!({"ranges": ranges, key: value});
+            let mut confs = vec![unused];
+            // Other addresses are not of that subnet.
+            if code.is_some() || value.as_str().is_none_or(str::is_empty) {
+                confs.push(json!({"subnet": "10.1.0.0/24", key: value}));
+                confs.push(json!({"ranges": [[{"subnet": "10.1.0.0/24", key: value}]]}));
+            }
+            for ipam in confs {
+                let conf = conf_of("1.0.0", &ipam);
+                let ours = add(&host, &conf, "c");
+                host.sh("rm -rf /var/lib/cni");
+                let call = Call::new(&host, "ADD", &conf).attachment("c", "eth0");
+                let theirs = call.plugin(REFERENCE).run();
+                host.sh("rm -rf /var/lib/cni");
+                assert_eq!(theirs.status.success(), code.is_none(), "{ipam}: {theirs:#?}");
+                match code {
+                    Some(code) => {
+                        ours.fails(code, &[&format!("{key}: expected")]);
+                    }
+                    None => assert_eq!(ours.ok()["ips"], theirs.ok()["ips"], "{ipam}"),
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn leases_are_where_data_dir_says() {
     let host = Host::new();

@@ -44,9 +44,7 @@ impl Config {
             Some(runtime) => runtime.list("ipRanges", RangeSet::read)?,
             None => Vec::new(),
         };
-        if ipam.get("subnet")?.is_some() {
-            sets.push(RangeSet::of(Range::read(&ipam)?));
-        }
+        sets.extend(Range::read_if_any(&ipam)?.map(RangeSet::of));
         sets.extend(ipam.list("ranges", RangeSet::read)?);
         check_sets(&sets, conf.version)?;
 

@@ -44,6 +44,8 @@ const SMALLEST_SLOTS_LOG2: u32 = 7;
 const SMALLEST_BLOCKS_LOG2: u32 = 2;
 /// No index of a lease directory that could exist is larger; a header that says more is damaged.
 const LARGEST_LOG2: u32 = 28;
+/// A new block costs as much of a rewriting as this many new leases: about the ratio of their sizes.
+const LEASES_OF_BLOCK: usize = BLOCK_SIZE / SLOT_SIZE - 1;
 /// Slots read at once while probing.
 const PROBE: usize = 8;
 
@@ -119,6 +121,16 @@ impl Header {
 
     fn blocks(&self) -> u64 {
         1 << self.blocks_log2
+    }
+
+    /// Whether the slots are half taken, which makes probing long.
+    fn slots_crowded(&self) -> bool {
+        u64::from(self.slots_used) * 2 >= self.slots()
+    }
+
+    /// Whether the blocks are taken to three quarters.
+    fn blocks_crowded(&self) -> bool {
+        u64::from(self.blocks_used) * 4 >= self.blocks() * 3
     }
 
     fn slot_offset(&self, slot: u64) -> u64 {
@@ -204,29 +216,42 @@ impl Index {
 
     /// Notes a lease.
     ///
+    /// Once in a while that rewrites the index, with room enough that the next time is far: see
+    /// [`Tables::with_room_for`].
+    ///
     /// # Errors
     /// Those of pread(2) and pwrite(2).
-    pub fn insert(&mut self, (address, key): Entry) -> io::Result<()> {
-        let Some(header) = self.header else { return Ok(()) };
-        let crowded = u64::from(header.slots_used) * 2 >= header.slots()
-            || u64::from(header.blocks_used) * 4 >= header.blocks() * 3;
-        if crowded {
+    pub fn insert(&mut self, entry: Entry) -> io::Result<()> {
+        if !self.insert_if_roomy(entry)?
+            && let Some(header) = self.header
+        {
             let entries = self.entries()?;
             self.rewrite(header.boot, &entries)?;
-        }
-        self.set_bit(address, true)?;
-        if let Some(key) = key {
-            let mut place = None;
-            self.probe(key, |slot, offset| {
-                place = slot.is_free().then_some((offset, slot.kind()));
-                place.is_some()
-            })?;
-            // A table that is never more than half full has a free slot.
-            let Some((offset, kind)) = place else { return Ok(()) };
-            self.file.write_all_at(&Slot::new(key, address).0, offset)?;
-            self.update(|header| header.slots_used += u32::from(kind == EMPTY));
+            self.insert_if_roomy(entry)?;
         }
         Ok(())
+    }
+
+    /// Notes a lease; false if that takes a new place in a table that is crowded. What was used before
+    /// is used again, so that whoever comes and goes takes no room.
+    fn insert_if_roomy(&mut self, (address, key): Entry) -> io::Result<bool> {
+        if !self.set_bit(address, true)? {
+            return Ok(false);
+        }
+        let (Some(header), Some(key)) = (self.header, key) else { return Ok(true) };
+        let mut place = None;
+        self.probe(key, |slot, offset| {
+            place = slot.is_free().then_some((offset, slot.kind()));
+            place.is_some()
+        })?;
+        // A table that is never more than half full has a free slot.
+        let Some((offset, kind)) = place else { return Ok(true) };
+        if kind == EMPTY && header.slots_crowded() {
+            return Ok(false);
+        }
+        self.file.write_all_at(&Slot::new(key, address).0, offset)?;
+        self.update(|header| header.slots_used += u32::from(kind == EMPTY));
+        Ok(true)
     }
 
     /// Forgets a lease.
@@ -274,7 +299,7 @@ impl Index {
         }
     }
 
-    /// Writes a new index with room for as many leases again.
+    /// Writes a new index, with room for more.
     fn rewrite(&mut self, boot: BootId, entries: &[Entry]) -> io::Result<()> {
         let mut tables = Tables::with_room_for(entries);
         for (address, key) in entries {
@@ -329,8 +354,9 @@ impl Index {
         Ok(entries)
     }
 
-    fn set_bit(&mut self, address: IpAddr, value: bool) -> io::Result<()> {
-        let Some(header) = self.header else { return Ok(()) };
+    /// False if the bit is to be set in a new block, and the table of blocks is crowded.
+    fn set_bit(&mut self, address: IpAddr, value: bool) -> io::Result<bool> {
+        let Some(header) = self.header else { return Ok(true) };
         let number = to_bits(address);
         let (byte, mask) = (bit_of(number) / 8, 1_u8 << (bit_of(number) % 8));
         let base = number >> BLOCK_LOG2;
@@ -338,19 +364,20 @@ impl Index {
             Some((offset, block)) => {
                 let old = block.bits().get(byte).copied().unwrap_or(0);
                 let new = if value { old | mask } else { old & !mask };
-                self.file.write_all_at(&[new], offset + (BLOCK_TAG + byte) as u64)
+                self.file.write_all_at(&[new], offset + (BLOCK_TAG + byte) as u64)?;
             }
-            None if value => {
+            None if !value => {}
+            None if header.blocks_crowded() => return Ok(false),
+            None => {
                 let mut block = Block::new(address, base);
                 if let Some(bits) = block.0.get_mut(BLOCK_TAG + byte) {
                     *bits |= mask;
                 }
                 self.file.write_all_at(&block.0, self.free_block(header, address, base)?)?;
                 self.update(|header| header.blocks_used += 1);
-                Ok(())
             }
-            None => Ok(()),
         }
+        Ok(true)
     }
 
     /// Shows `each` the slots from the key's place on, with their offsets, until it says that it is
@@ -429,6 +456,10 @@ struct Tables {
 }
 
 impl Tables {
+    /// Empty tables, large enough that after these entries as many leases again can come before they
+    /// are crowded, and as many blocks again. A rewriting costs as much as there are leases, however
+    /// few their blocks: so there is room for a share of the leases in new blocks, too. Otherwise one
+    /// attachment that moves from block to block could have thousands of leases rewritten at each step.
     fn with_room_for(entries: &[Entry]) -> Self {
         let log2 = |count: usize| count.next_power_of_two().trailing_zeros();
         let bases: HashSet<_> = entries
@@ -436,7 +467,8 @@ impl Tables {
             .map(|(address, _)| (address.is_ipv4(), to_bits(*address) >> BLOCK_LOG2))
             .collect();
         let slots_log2 = log2(entries.len() * 4).max(SMALLEST_SLOTS_LOG2);
-        let blocks_log2 = log2(bases.len() * 2).max(SMALLEST_BLOCKS_LOG2);
+        let blocks = bases.len() + bases.len().max(entries.len() / LEASES_OF_BLOCK);
+        let blocks_log2 = log2(blocks.div_ceil(3) * 4).max(SMALLEST_BLOCKS_LOG2);
         let size = (SLOT_SIZE << slots_log2) + (BLOCK_SIZE << blocks_log2);
         Self { bytes: vec![0; size], slots_log2, blocks_log2, slots_used: 0, blocks_used: 0 }
     }
@@ -658,6 +690,63 @@ mod tests {
             assert_eq!(index.addresses(u64::from(number) * 3).unwrap(), [v4(number * 5)]);
         }
         assert_eq!(index.addresses(19_899 * 3).unwrap(), [] as [IpAddr; 0]);
+    }
+
+    /// How often `churn`, called with the number of each step, has the index rewritten.
+    fn rewritings(index: &mut Index, steps: u32, mut churn: impl FnMut(&mut Index, u32)) -> u32 {
+        let sealed = Stamp { seconds: 3, nanoseconds: 4 };
+        let mut count = 0;
+        for step in 0..steps {
+            // Whatever rewrites the index breaks its seal.
+            index.seal(sealed).unwrap();
+            churn(index, step);
+            count += u32::from(index.recorded() != Some((BOOT, sealed)));
+        }
+        count
+    }
+
+    #[test]
+    fn however_full_the_tables_are_who_comes_and_goes_has_them_rewritten_seldom() {
+        const STEPS: u32 = 100;
+        let come_and_go = |index: &mut Index, entry: Entry| {
+            index.insert(entry).unwrap();
+            index.remove(entry).unwrap();
+        };
+        let scattered = |number: u32| u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // Around the thresholds of small tables; and many leases in few blocks.
+        let few = [0, 1, 2, 3, 31, 32, 33, 63, 64, 65];
+        let levels = few.into_iter().flat_map(|leases| (1..=7).map(move |blocks| (leases, blocks)));
+        for (leases, blocks) in levels.chain([(128, 1), (4096, 3), (5000, 2)]) {
+            let entry = |number: u32| {
+                let address = v4(((number % blocks) << BLOCK_LOG2) + number / blocks);
+                (address, Some(scattered(number)))
+            };
+            let mut index = empty();
+            if few.contains(&leases) {
+                let fill = |index: &mut Index, number| index.insert(entry(number)).unwrap();
+                let count = rewritings(&mut index, leases, fill);
+                assert!(count <= 3, "{leases} in {blocks}: {count}");
+            } else {
+                index.rebuild(BOOT, &(0..leases).map(entry).collect::<Vec<_>>()).unwrap();
+            }
+            let mut check = |what: &str, room: u32, churn: &dyn Fn(&mut Index, u32)| {
+                let count = rewritings(&mut index, STEPS, churn);
+                // The first time is what happened before has brought about.
+                let most = 1 + STEPS / room;
+                assert!(count <= most, "{what}, {leases} in {blocks}: {count}, not {most}");
+            };
+            let (away, key) = (0x0b00_0000, 1);
+            check("the same attachment", STEPS + 1, &|index, _| {
+                come_and_go(index, (v4(away), Some(key)));
+            });
+            check("ever other ones in one block", leases.max(32), &|index, step| {
+                come_and_go(index, (v4(away), Some(scattered(leases + step))));
+            });
+            let room = blocks.min(leases).max(leases / LEASES_OF_BLOCK as u32).max(2);
+            check("one that moves from block to block", room, &|index, step| {
+                come_and_go(index, (v4(away + (step << BLOCK_LOG2)), Some(key)));
+            });
+        }
     }
 
     proptest! {

@@ -26,8 +26,21 @@ impl Range {
     /// # Errors
     /// A key has the wrong type, or the addresses don't make a range.
     pub fn read(node: &Node<'_>) -> Result<Self, Error> {
+        Self::read_if_any(node)?
+            .ok_or_else(|| Error::invalid(format_args!("{node}.subnet"), "nothing", "a subnet"))
+    }
+
+    /// Reads a range object that without a `subnet` is none. Its other keys don't count then, but they
+    /// have to be addresses all the same, as in the reference.
+    ///
+    /// # Errors
+    /// A key has the wrong type, or the addresses don't make a range.
+    pub fn read_if_any(node: &Node<'_>) -> Result<Option<Self>, Error> {
         let Some(subnet_node) = node.get("subnet")? else {
-            return Err(Error::invalid(format_args!("{node}.subnet"), "nothing", "a subnet"));
+            for key in ["rangeStart", "rangeEnd", "gateway"] {
+                given(node, key)?.map(|ip| ip.ip()).transpose()?;
+            }
+            return Ok(None);
         };
         let subnet = subnet_node.cidr()?;
         let bits = width(subnet.address);
@@ -40,7 +53,7 @@ impl Range {
         }
         let network = to_bits(subnet.address);
         let last = to_bits(subnet.last()) - u128::from(subnet.address.is_ipv4());
-        let inside = |key: &'static str, default: u128| match node.get(key)? {
+        let inside = |key: &'static str, default: u128| match given(node, key)? {
             Some(ip) => {
                 let address = ip.ip()?;
                 if subnet.contains(address) {
@@ -57,12 +70,12 @@ impl Range {
             let expected = format!("an address not below rangeStart {start}");
             return Err(Error::invalid(format_args!("{node}.rangeEnd"), end, &expected));
         }
-        let gateway = match node.get("gateway")? {
+        let gateway = match given(node, "gateway")? {
             // A router's link-local address is a gateway of any IPv6 subnet.
             Some(ip) if is_link_local(ip.ip()?) && subnet.address.is_ipv6() => ip.ip()?,
             _ => inside("gateway", network + 1)?,
         };
-        Ok(Self { subnet, start, end, gateway })
+        Ok(Some(Self { subnet, start, end, gateway }))
     }
 
     /// Whether `address` lies between start and end.
@@ -81,6 +94,14 @@ impl Range {
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.start, self.end)
+    }
+}
+
+/// An address of a range object. An empty text is none, as in the reference: templates leave it.
+fn given<'a>(node: &'a Node<'a>, key: &'a str) -> Result<Option<Node<'a>>, Error> {
+    match node.get(key)? {
+        Some(ip) if ip.text()?.is_empty() => Ok(None),
+        other => Ok(other),
     }
 }
 

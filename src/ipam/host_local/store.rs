@@ -7,9 +7,11 @@
 //! | `lock` | what the reference locks with flock(2) |
 //! | `plumb.index` | ours, see [`index`](super::index) |
 //!
-//! The lease files are the truth. All work is done in a [`Session`], which holds both the reference's
-//! lock and a lock of our own on the index. Files are opened relative to the directory, without
-//! following links; the directory itself may be one to another place.
+//! The lease files are the truth. All work is done in a [`Session`], which holds two locks, always taken
+//! in this order: the reference's, which keeps it and us from each other; and one of our own on the
+//! index, which does not depend on a file of the reference's: where `lock` is removed while somebody
+//! holds it, the index is still written by one at a time. Files are opened relative to the directory,
+//! without following links; the directory itself may be one to another place.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -369,8 +371,8 @@ impl Session<'_> {
     /// The directory can't be read.
     pub fn expire(&mut self) -> Result<(), Error> {
         match self.index.recorded() {
-            Some((boot, _)) if boot != boot_id()? => self.rebuild(),
-            _ => Ok(()),
+            Some((boot, _)) if boot == boot_id()? => Ok(()),
+            _ => self.rebuild(),
         }
     }
 
@@ -623,8 +625,11 @@ impl Session<'_> {
     fn rebuild(&mut self) -> Result<(), Error> {
         let boot = boot_id()?;
         let earlier = match self.index.recorded() {
-            Some((recorded, stamp)) if recorded != boot => Some(self.store.earlier(stamp)?),
-            _ => None,
+            Some((recorded, _)) if recorded == boot => None,
+            Some((_, stamp)) => Some(self.store.earlier(stamp)?),
+            // The reference has been at work so far, or the index is damaged: the leases of this boot
+            // are in use, and only their age tells them from others.
+            None => Some(Earlier::Before(boot_time()?)),
         };
         let (mut entries, mut freed) = (Vec::new(), 0);
         for address in self.store.addresses()? {

@@ -650,8 +650,7 @@ impl Model {
             Step::Mislead(full) => self.mislead(*full),
             Step::Cut(length) => self.damage(|file| file.set_len(*length).unwrap()),
         }
-        // Without a boot in the index leases count as those of this one.
-        if recorded(&self.store).is_none_or(|(boot, _)| boot == boot_id().unwrap()) {
+        if recorded(&self.store).is_some_and(|(boot, _)| boot == boot_id().unwrap()) {
             self.compare()?;
             self.old.clear();
         }
