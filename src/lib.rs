@@ -11,3 +11,4 @@ pub mod nl;
 pub mod plugins;
 pub mod sha256;
 pub mod sys;
+pub mod trace;

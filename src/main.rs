@@ -4,7 +4,7 @@
 use std::ffi::{CStr, c_char, c_int};
 
 use plumb::cni::frame;
-use plumb::{cli, plugins};
+use plumb::{cli, plugins, trace};
 
 /// The C library calls this, not Rust's runtime, which would set up what a plugin has no use for: a
 /// dozen system calls, among them to read /proc/self/maps.
@@ -29,7 +29,10 @@ pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int 
     };
     let called = argument(0).rsplit('/').next().unwrap_or("");
     match plugins::find(called).or_else(|| plugins::find(argument(1))) {
-        Some(plugin) => frame::run(plugin),
+        Some(plugin) => {
+            trace::begin_if_asked();
+            frame::run(plugin)
+        }
         None if frame::is_called() && argc < 2 => frame::refuse(called, &plugins::ALL),
         None => cli::run(),
     }

@@ -12,6 +12,7 @@ mod plugins;
 mod sandbox;
 mod summary;
 mod table;
+mod trace;
 mod trial;
 
 use std::io::{self, Write};
@@ -26,6 +27,7 @@ Examples:
   sudo plumb add mynet blue     attaches the namespace blue to a network of /etc/cni/net.d
   sudo plumb ls                 what is attached on this node
   plumb plugins                 what there is
+  plumb trace bridge < my.conf  what a plugin and the kernel say to each other
 
 Exit codes:
   0  everything went well
@@ -56,6 +58,7 @@ enum Command {
     Leases(leases::Options),
     Install(install::Options),
     Plugins(plugins::Options),
+    Trace(trace::Options),
 }
 
 /// Does what the command line says, and returns the exit status.
@@ -72,6 +75,7 @@ pub fn run() -> i32 {
         Command::Leases(options) => leases::run(&options),
         Command::Install(options) => install::run(&options),
         Command::Plugins(options) => plugins::run(&options),
+        Command::Trace(options) => trace::run(&options),
     };
     match outcome {
         Ok(status) => status,

@@ -15,6 +15,7 @@ use super::error::{Code, Error};
 use super::frame::Request;
 use super::json::Node;
 use super::result::CniResult;
+use crate::trace;
 
 /// As an entry of `CNI_PATH`: the plugins that this very program is, though no directory has their names.
 /// A process of ours that is started with it finds itself there, whatever its file is called.
@@ -81,6 +82,7 @@ pub fn execute(program: &Path, command: Command, request: &Request) -> Result<Ve
     let mut output = memory_file().map_err(|why| error("prepare output of", why))?;
     let mut complaints = memory_file().map_err(|why| error("prepare output of", why))?;
 
+    trace::note(format_args!("execute {} {}", program.display(), command.text()));
     let mut attempts = 0;
     let mut child = loop {
         let streams = [&input, &output, &complaints].map(File::try_clone);

@@ -12,6 +12,7 @@ use super::error::{Code, Error};
 use super::result::CniResult;
 use super::version::Version;
 use crate::sys::netns::{Netns, OpenError};
+use crate::trace;
 
 /// The largest configuration that is read, in bytes. GC's can name 100,000 attachments.
 const LARGEST_CONFIG: usize = 16 << 20;
@@ -125,6 +126,10 @@ pub fn run(plugin: &Plugin) -> i32 {
     // Until the configuration is read, the newest version is the best guess for an error's.
     let mut version = Version::NEWEST;
     let outcome = serve(plugin, &mut version);
+    match &outcome {
+        Ok(_) => trace::note(format_args!("{} has succeeded", plugin.name)),
+        Err(error) => trace::note(format_args!("{} has failed: {error}", plugin.name)),
+    }
     let (text, status) = match outcome {
         Ok(text) => (text, 0),
         Err(error) => (error.to_json(version), 1),
@@ -170,6 +175,14 @@ fn serve(plugin: &Plugin, version: &mut Version) -> Result<String, Error> {
         |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
     let env = Environment::read(variable)?;
     let command = env.command;
+    trace::note(format_args!(
+        "{} {} container {:?} interface {:?} namespace {:?}",
+        plugin.name,
+        command.text(),
+        env.container,
+        env.ifname,
+        env.netns
+    ));
     if command == Command::Version {
         return Ok(versions());
     }

@@ -8,6 +8,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket as sys;
 
 use super::error::Error;
+use super::socket::{Datagram, Family};
+use super::trace::Conversation;
 use super::wire::Messages;
 
 /// Where the link's index stands in `struct ifinfomsg` as in `struct ifaddrmsg`.
@@ -25,7 +27,10 @@ pub enum Changes {
 
 /// Listens to changes in one network namespace.
 #[derive(Debug)]
-pub struct Monitor(OwnedFd);
+pub struct Monitor {
+    fd: OwnedFd,
+    trace: Option<Conversation>,
+}
 
 impl Monitor {
     /// Begins to listen in the current namespace. What happens from now on is not missed.
@@ -42,7 +47,7 @@ impl Monitor {
         )
         .map_err(error)?;
         sys::bind(fd.as_raw_fd(), &sys::NetlinkAddr::new(0, changes as u32)).map_err(error)?;
-        Ok(Self(fd))
+        Ok(Self { fd, trace: Conversation::begin(Family::Route) })
     }
 
     /// Waits for a change of the link of this index or of its addresses, or what may be one; false if
@@ -56,18 +61,21 @@ impl Monitor {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
+            match poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], timeout) {
                 Ok(0) => return Ok(false),
                 Ok(_) => {}
                 Err(Errno::EINTR) => continue,
                 Err(errno) => return Err(error(errno)),
             }
-            match sys::recv(self.0.as_raw_fd(), &mut buffer, sys::MsgFlags::empty()) {
+            match sys::recv(self.fd.as_raw_fd(), &mut buffer, sys::MsgFlags::empty()) {
                 Ok(length) => {
                     let about_it = |payload: &[u8]| {
                         payload.get(INDEX).is_some_and(|index| index == link.to_ne_bytes())
                     };
                     let datagram = buffer.get(..length).unwrap_or(&buffer);
+                    if let Some(trace) = &self.trace {
+                        trace.received(Ok(Datagram { length, sender: 0 }), datagram);
+                    }
                     if Messages::new(datagram).flatten().any(|m| about_it(m.payload)) {
                         return Ok(true);
                     }

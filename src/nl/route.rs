@@ -192,9 +192,6 @@ impl Query for List {
         } else {
             [0_u16; 8].into()
         };
-        if prefix > width(unspecified) {
-            return Err(Malformed("prefix longer than its address"));
-        }
         let mut route = Route {
             destination: Cidr { address: unspecified, prefix },
             gateway: None,
@@ -225,6 +222,9 @@ impl Query for List {
                 }
                 _ => {}
             }
+        }
+        if prefix > width(route.destination.address) {
+            return Err(Malformed("prefix longer than its address"));
         }
         Ok(route)
     }

@@ -18,15 +18,16 @@ use nix::sys::socket as sys;
 
 use super::error::Error;
 use super::request::{Query, Request};
+use super::trace::Conversation;
 use super::wire::{Attributes, Encoder, Flags, Message, Messages};
 
 /// `NLMSG_ERROR` (linux/netlink.h): an acknowledgement if its error number is 0.
-const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_ERROR: u16 = 2;
 /// `NLMSG_DONE` (linux/netlink.h): the end of a dump.
-const NLMSG_DONE: u16 = 3;
+pub(super) const NLMSG_DONE: u16 = 3;
 /// `NLMSGERR_ATTR_MSG`, `NLMSGERR_ATTR_OFFS` (linux/netlink.h).
 const NLMSGERR_ATTR_MSG: u16 = 1;
-const NLMSGERR_ATTR_OFFS: u16 = 2;
+pub(super) const NLMSGERR_ATTR_OFFS: u16 = 2;
 
 /// How often a dump that others disturb is begun again before it counts as failed.
 const DUMP_ATTEMPTS: usize = 16;
@@ -68,25 +69,36 @@ pub trait Channel {
 
 /// A netlink socket of the network namespace in which it was opened; it stays there for ever.
 #[derive(Debug)]
-pub struct KernelChannel(OwnedFd);
+pub struct KernelChannel {
+    fd: OwnedFd,
+    trace: Option<Conversation>,
+}
 
 impl Channel for KernelChannel {
     fn send(&mut self, datagram: &[u8]) -> Result<(), Errno> {
-        sys::send(self.0.as_raw_fd(), datagram, sys::MsgFlags::empty()).map(drop)
+        let send = || sys::send(self.fd.as_raw_fd(), datagram, sys::MsgFlags::empty()).map(drop);
+        match &self.trace {
+            Some(trace) => trace.send(datagram, send),
+            None => send(),
+        }
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Datagram, Errno> {
         let mut parts = [std::io::IoSliceMut::new(buffer)];
         let received = sys::recvmsg::<sys::NetlinkAddr>(
-            self.0.as_raw_fd(),
+            self.fd.as_raw_fd(),
             &mut parts,
             None,
             sys::MsgFlags::MSG_TRUNC,
-        )?;
-        Ok(Datagram {
+        )
+        .map(|received| Datagram {
             length: received.bytes,
             sender: received.address.map_or(u32::MAX, |address| address.pid()),
-        })
+        });
+        if let Some(trace) = &self.trace {
+            trace.received(received, buffer);
+        }
+        received
     }
 }
 
@@ -127,13 +139,13 @@ impl Socket {
         for option in options {
             enable(fd.as_fd(), *option);
         }
-        Ok(Self::over(KernelChannel(fd)))
+        Ok(Self::over(KernelChannel { fd, trace: Conversation::begin(family) }))
     }
 
     /// The socket itself, for the interface ioctls (netdevice(7)), which any socket answers.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.channel.0.as_fd()
+        self.channel.fd.as_fd()
     }
 }
 
@@ -440,7 +452,7 @@ fn refusal<R: Request + ?Sized>(
 }
 
 /// How much of the request an error repeats before its attributes: the header alone if capped.
-fn echoed_length(message: &Message<'_>, echoed: &[u8]) -> usize {
+pub(super) fn echoed_length(message: &Message<'_>, echoed: &[u8]) -> usize {
     if message.flags.contains(Flags::CAPPED) {
         return super::wire::MESSAGE_HEADER;
     }

@@ -13,6 +13,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::lock::{Kind, lock};
+use crate::trace;
 
 /// The thread's own namespace.
 const CURRENT: &str = "/proc/thread-self/ns/net";
@@ -52,12 +53,12 @@ impl Netns {
     /// See [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         // Whatever the path leads to, opening it does not wait: a FIFO would.
-        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(
-            |error| match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => OpenError::Missing,
-                _ => OpenError::Io(error),
-            },
-        )?;
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        trace::file("open", path.display(), &file);
+        let file = file.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => OpenError::Missing,
+            _ => OpenError::Io(error),
+        })?;
         // SAFETY: this request takes no argument; of a file that is no namespace it fails.
         let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
         if kind == libc::CLONE_NEWNET { Ok(Self(file)) } else { Err(OpenError::NotNetns) }
@@ -68,7 +69,9 @@ impl Netns {
     /// # Errors
     /// Those of open(2): /proc is not mounted.
     pub fn current() -> io::Result<Self> {
-        File::open(CURRENT).map(Self)
+        let file = File::open(CURRENT);
+        trace::file("open", CURRENT, &file);
+        file.map(Self)
     }
 
     /// Makes a namespace and keeps it at `path`, a file that is created; this thread stays where it is.

@@ -3,13 +3,18 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 
+use crate::trace;
+
 /// Reads the setting `name`, `ipv4/ip_forward`, without the line end.
 ///
 /// # Errors
 /// Those of open(2) and read(2).
 pub fn read(name: &str) -> io::Result<String> {
     let mut buffer = [0; 64];
-    let length = File::open(path(name))?.read(&mut buffer)?;
+    let path = path(name);
+    let length = File::open(&path).and_then(|mut file| file.read(&mut buffer));
+    trace::file("read", &path, &length);
+    let length = length?;
     let text = buffer.get(..length).unwrap_or_default();
     Ok(String::from_utf8_lossy(text).trim_end().to_owned())
 }
@@ -19,7 +24,11 @@ pub fn read(name: &str) -> io::Result<String> {
 /// # Errors
 /// Those of open(2) and write(2).
 pub fn write(name: &str, value: &str) -> io::Result<()> {
-    OpenOptions::new().write(true).open(path(name))?.write_all(value.as_bytes())
+    let path = path(name);
+    let file = OpenOptions::new().write(true).open(&path);
+    let outcome = file.and_then(|mut file| file.write_all(value.as_bytes()));
+    trace::file("write", format_args!("{path} {value}"), &outcome);
+    outcome
 }
 
 /// Writes the setting unless it has the value: what is right already may be read-only.

@@ -243,12 +243,16 @@ fn help_is_complete_and_a_wrong_line_ends_with_2() {
     let text = stdout(&plumb(&["--help"])).to_owned();
     let commands =
         ["try", "add", "check", "del", "status", "gc", "ls", "leases", "install", "plugins"];
-    for word in commands.iter().chain(&["Examples:", "Exit codes:"]) {
+    for word in commands.iter().chain(&["trace", "Examples:", "Exit codes:"]) {
         assert!(text.contains(word), "{word}: {text}");
     }
     for command in commands {
         let text = stdout(&plumb(&[command, "--help"])).to_owned();
         assert!(text.contains("Examples:") && text.contains("--json"), "{text}");
+    }
+    let text = stdout(&plumb(&["trace", "--help"])).to_owned();
+    for word in ["Examples:", "--output", "PLUMB_TRACE", "[possible values: bridge, host-local]"] {
+        assert!(text.contains(word), "{word}: {text}");
     }
     let output = plumb(&["instal"]);
     assert_eq!(output.status.code(), Some(2));

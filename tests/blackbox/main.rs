@@ -23,3 +23,4 @@ mod host_local_files;
 mod masquerade;
 mod protocol;
 mod real_input;
+mod trace;

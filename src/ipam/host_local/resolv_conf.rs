@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use crate::cni::Error;
 use crate::cni::result::Dns;
+use crate::trace;
 
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = 64 << 10;
@@ -15,8 +16,9 @@ const LARGEST: u64 = 64 << 10;
 /// # Errors
 /// The file can't be read, or is none that holds text.
 pub fn read(path: &str) -> Result<Dns, Error> {
-    let text = read_file(path)
-        .map_err(|why| Error::io(format_args!("read ipam.resolvConf {path:?}"), why))?;
+    let text = read_file(path);
+    trace::file("read", path, &text);
+    let text = text.map_err(|why| Error::io(format_args!("read ipam.resolvConf {path:?}"), why))?;
     Ok(parse(&text))
 }
 

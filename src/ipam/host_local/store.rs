@@ -38,6 +38,7 @@ use crate::cni::{Code, Error};
 use crate::net::{from_bits, parse_ip};
 use crate::sha256;
 use crate::sys::lock::{self, Kind};
+use crate::trace;
 
 const LOCK: &str = "lock";
 const INDEX: &str = "plumb.index";
@@ -133,7 +134,9 @@ impl Store {
     pub fn open(data_dir: &str, network: &str) -> Result<Option<Self>, Error> {
         let path = Path::new(data_dir).join(network);
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        match nix::fcntl::open(&path, flags, Mode::empty()) {
+        let opened = nix::fcntl::open(&path, flags, Mode::empty());
+        trace::file("open", path.display(), &opened);
+        match opened {
             Ok(fd) => Ok(Some(Self { directory: File::from(fd), path, patience: PATIENCE })),
             // What is longer than a file's name may be can't be there either.
             Err(Errno::ENOENT | Errno::ENAMETOOLONG) => Ok(None),
@@ -241,7 +244,10 @@ impl Store {
 
     fn file(&self, name: &str, flags: OFlag) -> Result<File, Errno> {
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        openat(&self.directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)
+        let file = openat(&self.directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+        let action = if flags.contains(OFlag::O_EXCL) { "create" } else { "open" };
+        trace::file(action, format_args!("{}/{name}", self.path.display()), &file);
+        file.map(File::from)
     }
 
     fn read_lease(&self, address: IpAddr) -> Lease {
@@ -258,7 +264,9 @@ impl Store {
     }
 
     fn remove(&self, name: &str) -> Result<(), Errno> {
-        unlinkat(&self.directory, name, UnlinkatFlags::NoRemoveDir)
+        let outcome = unlinkat(&self.directory, name, UnlinkatFlags::NoRemoveDir);
+        trace::file("remove", format_args!("{}/{name}", self.path.display()), &outcome);
+        outcome
     }
 
     /// Removes a lease that is nobody's. One that can't be removed must not keep others from being
@@ -282,7 +290,9 @@ impl Store {
     fn addresses(&self) -> Result<Vec<IpAddr>, Error> {
         let error = |why: Errno| self.error("list leases in", "", why);
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let directory = Dir::openat(&self.directory, ".", flags, Mode::empty()).map_err(error)?;
+        let directory = Dir::openat(&self.directory, ".", flags, Mode::empty());
+        trace::file("list", self.path.display(), &directory);
+        let directory = directory.map_err(error)?;
         let mut addresses = Vec::new();
         for entry in directory {
             let entry = entry.map_err(error)?;
@@ -781,7 +791,9 @@ fn boot_id() -> Result<BootId, Error> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
     let error = |why: io::Error| Error::io(format_args!("read {PATH}"), why);
     let mut text = [0; 36];
-    File::open(PATH).and_then(|mut file| file.read_exact(&mut text)).map_err(error)?;
+    let read = File::open(PATH).and_then(|mut file| file.read_exact(&mut text));
+    trace::file("read", PATH, &read);
+    read.map_err(error)?;
     let digits: Vec<_> = text.iter().filter_map(|b| char::from(*b).to_digit(16)).collect();
     let mut id = [0; 16];
     for (byte, pair) in id.iter_mut().zip(digits.as_chunks::<2>().0) {

@@ -281,7 +281,7 @@ impl Query for GetElements<'_> {
 }
 
 /// The comment in an element's user data; empty if there is none.
-fn comment(mut userdata: &[u8]) -> String {
+pub(in crate::nl) fn comment(mut userdata: &[u8]) -> String {
     while let [kind, length, rest @ ..] = userdata {
         let Some((value, rest)) = rest.split_at_checked(usize::from(*length)) else { break };
         if *kind == UDATA_COMMENT {

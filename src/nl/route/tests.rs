@@ -432,6 +432,14 @@ fn a_malformed_route_is_an_error() {
             message(libc::RTM_NEWROUTE, Flags::empty(), 1, |out| out.raw(&[0; 8])),
             "message without family header",
         ),
+        // A destination of another family than the header says.
+        (
+            message(libc::RTM_NEWROUTE, Flags::empty(), 1, |out| {
+                out.raw(&[10, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+                out.put::<IpAddr>(libc::RTA_DST, &[10, 0, 0, 0].into());
+            }),
+            "prefix longer than its address",
+        ),
         (
             message(libc::RTM_NEWROUTE, Flags::empty(), 1, |out| {
                 out.raw(&[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);

@@ -11,7 +11,7 @@ use crate::plugins::container::{self, Dad, Ipv6};
 
 /// The configuration.
 #[derive(Debug)]
-pub(super) struct Conf {
+pub struct Conf {
     /// `bridge`
     pub bridge: String,
     /// `isGateway`, or what implies it

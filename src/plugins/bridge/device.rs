@@ -13,6 +13,7 @@ use crate::plugins::undo::Undo;
 use crate::plugins::veth;
 use crate::sha256;
 use crate::sys::sysctl;
+use crate::trace;
 
 /// How often a bridge that vanishes in between is looked for.
 const ATTEMPTS: usize = 4;
@@ -77,10 +78,14 @@ fn make<'a>(
 /// A bridge's address: always the same on this machine, so that it outlives a new bridge of the same
 /// name, and another on any other machine that might share a link.
 fn stable_mac(name: &str) -> Mac {
-    let machine = std::fs::read("/etc/machine-id")
-        .ok()
+    let read = |path| {
+        let content = std::fs::read(path);
+        trace::file("read", path, &content);
+        content.ok()
+    };
+    let machine = read("/etc/machine-id")
         .filter(|id| id.len() >= 32)
-        .or_else(|| std::fs::read("/proc/sys/kernel/random/uuid").ok())
+        .or_else(|| read("/proc/sys/kernel/random/uuid"))
         .unwrap_or_default();
     Mac::local(&sha256::digest_parts(&[b"bridge mac", &machine, name.as_bytes()]))
 }

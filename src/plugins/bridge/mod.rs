@@ -11,7 +11,7 @@
 //!
 //! `conf` is what is configured, `device` the bridge itself, `gateway` its part as gateway.
 
-mod conf;
+pub mod conf;
 mod device;
 mod gateway;
 
