@@ -217,7 +217,7 @@ impl Index {
     /// Notes a lease.
     ///
     /// Once in a while that rewrites the index, with room enough that the next time is far: see
-    /// [`Tables::with_room_for`].
+    /// `Tables::with_room_for`.
     ///
     /// # Errors
     /// Those of pread(2) and pwrite(2).
