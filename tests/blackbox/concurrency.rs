@@ -137,7 +137,7 @@ fn of_two_adds_of_one_attachment_at_once_one_wins_and_keeps_its_lease() {
 fn a_failing_first_add_takes_no_gateway_from_one_that_succeeds() {
     let good = &dual_stack();
     let mut bad = good.clone();
-    // Refused by the kernel after the gateway's address is there: no such next hop.
+    // This one fails once the gateway's address is there: see below.
     bad["ipMasq"] = json!(false);
     bad["macspoofchk"] = json!(true);
     for _ in 0..10 {
