@@ -104,14 +104,14 @@ impl Call<'_> {
         if !self.scenario.attaches() {
             return Ok(());
         }
+        let name = self.attachment.host_link();
         let netns = Netns::open(&self.pod.path)
             .map_err(|why| anyhow::anyhow!("{}: {why}", self.pod.path.display()))?;
         let mut host = Socket::open(Family::Route)?;
         host.execute(&[&NewVeth {
-            name: &self.attachment.host_link(),
+            name: &name,
             mac: self.attachment.host_mac(),
             mtu: None,
-            master: Some(self.bridge),
             peer_name: &self.attachment.ifname,
             peer_mac: self.attachment.container_mac(),
             peer_netns: netns.as_fd(),
@@ -135,6 +135,8 @@ impl Call<'_> {
         requests.extend(addresses.iter().map(|request| request as &dyn Request));
         requests.extend(routes.iter().map(|request| request as &dyn Request));
         container.execute(&requests)?;
+        let change = Change { up: true, master: Some(self.bridge), ..Change::default() };
+        host.execute(&[&Set { target: Target::Name(&name), change }])?;
 
         if self.scenario.masquerades() {
             let label = self.attachment.label();
