@@ -1,7 +1,7 @@
 //! Where it happens: hosts and pods, namespaces that exist only for this, and what is on the hosts already.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +13,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nix::sched::CloneFlags;
 use plumb::cli::sandbox;
 use plumb::nl::{Family, Socket, link};
-use plumb::sys::netns::Netns;
 use serde_json::{Value, json};
 
 use crate::contender::{Contender, Plugins, Scenario, Verb};
@@ -58,7 +57,7 @@ impl Crowd {
 
 /// A host: a network namespace.
 pub struct Host {
-    netns: Netns,
+    netns: File,
     /// Index of [`BRIDGE`].
     pub bridge: u32,
     /// Those that are attached and detached.
@@ -150,7 +149,10 @@ fn package_of(file: &Path) -> Option<String> {
     query(&["--show".as_ref(), "--showformat=${Package} ${Version}".as_ref(), package.as_ref()])
 }
 
-fn install<'a>(name: &str, programs: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<PathBuf> {
+fn install<'a>(
+    name: &str,
+    programs: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+) -> Result<PathBuf> {
     let directory = Path::new("/run/bench").join(name);
     fs::create_dir_all(&directory)?;
     let mut first: Option<(&[u8], PathBuf)> = None;
@@ -176,7 +178,7 @@ fn make_host(name: &str, plugins: Option<&Plugins>, present: usize, pods: usize)
         Ok(Pod { name, path, number })
     };
     let path = sandbox::make_pod(name)?;
-    let netns = Netns::open(&path).map_err(|why| anyhow!("{}: {why}", path.display()))?;
+    let netns = File::open(&path)?;
     let mut host = Host { netns, bridge: 0, pods: (0..pods).map(pod).collect::<Result<_>>()? };
     let Some(plugins) = plugins else { return Ok(host) };
 
@@ -190,13 +192,17 @@ fn make_host(name: &str, plugins: Option<&Plugins>, present: usize, pods: usize)
                 return anyhow::Ok(());
             }
             let pod = pod(pods + number)?;
-            plugins.call("bridge", Verb::Add, &crowd_conf(name, number / CROWD_PER_BRIDGE), &pod).run()?;
+            plugins
+                .call("bridge", Verb::Add, &crowd_conf(name, number / CROWD_PER_BRIDGE), &pod)
+                .run()?;
             progress.inc(1);
         }
     };
     thread::scope(|scope| {
         let makers: Vec<_> = (0..MAKERS).map(|_| scope.spawn(attach)).collect();
-        makers.into_iter().try_for_each(|maker| maker.join().map_err(|_| anyhow!("a crowd's maker"))?)
+        makers
+            .into_iter()
+            .try_for_each(|maker| maker.join().map_err(|_| anyhow!("a crowd's maker"))?)
     })?;
     // One that stays keeps the bridge's carrier, which else came and went with who is measured.
     let anchor = pod(pods + present)?;

@@ -1,5 +1,6 @@
 //! Network namespaces (network_namespaces(7), setns(2), ioctl_ns(2)).
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -22,7 +23,12 @@ const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 
 /// A network namespace, held open.
 #[derive(Debug)]
-pub struct Netns(File);
+pub struct Netns {
+    file: File,
+    /// The namespace that the thread was in when that was first asked: to look it up takes the kernel
+    /// longer than to enter another.
+    home: OnceCell<File>,
+}
 
 /// Why a path does not lead to a network namespace.
 #[derive(Debug)]
@@ -61,7 +67,7 @@ impl Netns {
         })?;
         // SAFETY: this request takes no argument; of a file that is no namespace it fails.
         let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
-        if kind == libc::CLONE_NEWNET { Ok(Self(file)) } else { Err(OpenError::NotNetns) }
+        if kind == libc::CLONE_NEWNET { Ok(Self::of(file)) } else { Err(OpenError::NotNetns) }
     }
 
     /// Opens the namespace that this thread is in.
@@ -69,9 +75,7 @@ impl Netns {
     /// # Errors
     /// Those of open(2): /proc is not mounted.
     pub fn current() -> io::Result<Self> {
-        let file = File::open(CURRENT);
-        trace::file("open", CURRENT, &file);
-        file.map(Self)
+        open_current().map(Self::of)
     }
 
     /// Makes a namespace and keeps it at `path`, a file that is created; this thread stays where it is.
@@ -85,7 +89,7 @@ impl Netns {
         let none: Option<&str> = None;
         let kept = mount(Some(CURRENT), path, none, MsFlags::MS_BIND, none);
         let created = Self::current();
-        setns(&home.0, CloneFlags::CLONE_NEWNET)?;
+        setns(&home.file, CloneFlags::CLONE_NEWNET)?;
         kept?;
         created
     }
@@ -95,7 +99,7 @@ impl Netns {
     /// # Errors
     /// Those of stat(2): /proc is not mounted.
     pub fn is_current(&self) -> io::Result<bool> {
-        let (this, current) = (self.0.metadata()?, std::fs::metadata(CURRENT)?);
+        let (this, current) = (self.file.metadata()?, self.home()?.metadata()?);
         Ok((this.dev(), this.ino()) == (current.dev(), current.ino()))
     }
 
@@ -104,7 +108,7 @@ impl Netns {
     /// # Errors
     /// `EINTR` if `patience` ends first; otherwise those of flock(2).
     pub fn lock(&self, patience: Duration) -> Result<(), Errno> {
-        lock(&self.0, Kind::Flock, patience)
+        lock(&self.file, Kind::Flock, patience)
     }
 
     /// Does `work` inside this namespace and comes back to the one before.
@@ -112,21 +116,40 @@ impl Netns {
     /// # Errors
     /// Those of setns(2): `EPERM` without `CAP_SYS_ADMIN`.
     pub fn inside<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
-        let home = Self::current()?;
-        let enter = |namespace: &Self| setns(&namespace.0, CloneFlags::CLONE_NEWNET);
-        enter(self)?;
+        let home = self.home()?;
+        let enter = |namespace: &File| setns(namespace, CloneFlags::CLONE_NEWNET);
+        enter(&self.file)?;
         let result = work();
         // Failing here would leave later work in the wrong namespace, and can't happen: the right to
         // enter was held a moment ago.
-        enter(&home).map_err(|errno: Errno| {
+        enter(home).map_err(|errno: Errno| {
             io::Error::other(format!("cannot return to the host's network namespace: {errno}"))
         })?;
         Ok(result)
     }
+
+    fn of(file: File) -> Self {
+        Self { file, home: OnceCell::new() }
+    }
+
+    /// The namespace that this thread is in whenever it is not [`inside`](Self::inside) another.
+    fn home(&self) -> io::Result<&File> {
+        if let Some(home) = self.home.get() {
+            return Ok(home);
+        }
+        let home = open_current()?;
+        Ok(self.home.get_or_init(|| home))
+    }
+}
+
+fn open_current() -> io::Result<File> {
+    let file = File::open(CURRENT);
+    trace::file("open", CURRENT, &file);
+    file
 }
 
 impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.file.as_fd()
     }
 }
