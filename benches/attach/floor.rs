@@ -108,14 +108,16 @@ impl Call<'_> {
         let netns = Netns::open(&self.pod.path)
             .map_err(|why| anyhow::anyhow!("{}: {why}", self.pod.path.display()))?;
         let mut host = Socket::open(Family::Route)?;
-        host.execute(&[&NewVeth {
+        let pair = NewVeth {
             name: &name,
             mac: self.attachment.host_mac(),
             mtu: None,
             peer_name: &self.attachment.ifname,
             peer_mac: self.attachment.container_mac(),
             peer_netns: netns.as_fd(),
-        }])?;
+        };
+        let up = Change { up: true, ..Change::default() };
+        host.execute(&[&pair, &Set { target: Target::Name(&name), change: up }])?;
 
         let inside = netns.inside(|| {
             let socket = Socket::open(Family::Route)?;
@@ -124,24 +126,28 @@ impl Call<'_> {
         });
         let (mut container, index) = inside??;
         let index = index.context("the container's link")?;
-        let up = Set { target: Target::Index(index), change: Change { up: true, ..Change::default() } };
+        let up = Set { target: Target::Index(index), change: up };
         let addresses: Vec<_> = self
             .cidrs
             .iter()
             .map(|cidr| addr::Add { link: index, cidr: *cidr, without_dad: true })
             .collect();
-        let routes: Vec<_> = self.gateways.iter().map(|gateway| default_route(*gateway, index)).collect();
+        let routes: Vec<_> =
+            self.gateways.iter().map(|gateway| default_route(*gateway, index)).collect();
         let mut requests: Vec<&dyn Request> = vec![&up];
         requests.extend(addresses.iter().map(|request| request as &dyn Request));
         requests.extend(routes.iter().map(|request| request as &dyn Request));
         container.execute(&requests)?;
-        let change = Change { up: true, master: Some(self.bridge), ..Change::default() };
+        let change = Change { master: Some(self.bridge), ..Change::default() };
         host.execute(&[&Set { target: Target::Name(&name), change }])?;
 
         if self.scenario.masquerades() {
             let label = self.attachment.label();
             let key = self.element();
-            nft::commit(&mut nft::open()?, &[&AddElement { set: SET, key: &key, comment: &label }])?;
+            nft::commit(
+                &mut nft::open()?,
+                &[&AddElement { set: SET, key: &key, comment: &label }],
+            )?;
         }
         Ok(())
     }

@@ -24,9 +24,15 @@ enum Input<'a> {
     Bytes(&'a [u8]),
     Address(Network, u32, bool),
     Route { destination: Network, gateway: Option<IpAddr>, numbers: [u32; 5], scope: Option<u8> },
-    Bridge(Name<'a>, [u8; 6], Option<u32>),
-    Veth { names: [Name<'a>; 2], macs: [[u8; 6]; 2], mtu: Option<u32>, master: Option<u32> },
-    Change { index: u32, flags: [bool; 6], alias: Option<Name<'a>>, mac: Option<[u8; 6]> },
+    Bridge(Name<'a>, [u8; 6], Option<u32>, bool),
+    Veth { names: [Name<'a>; 2], macs: [[u8; 6]; 2], mtu: Option<u32> },
+    Change {
+        index: u32,
+        flags: [bool; 5],
+        alias: Option<Name<'a>>,
+        mac: Option<[u8; 6]>,
+        master: Option<u32>,
+    },
     Element(Name<'a>, &'a [u8], Name<'a>),
     Set(Name<'a>, Vec<u8>),
     Rule { set: Name<'a>, numbers: [u32; 3], bytes: &'a [u8], inverted: bool },
@@ -182,37 +188,37 @@ fn read_back(input: &Input<'_>) -> Option<()> {
             assert_eq!(Route { scope, ..read }, new);
             assert!(scope.is_none() || read.scope == scope);
         }
-        Input::Bridge(Name(name), mac, mtu) => {
+        Input::Bridge(Name(name), mac, mtu, multicast_snooping) => {
             let mac = Mac(mac);
-            let answer = answer(Family::Route, &NewBridge { name, mac, mtu })?;
+            let answer = answer(Family::Route, &NewBridge { name, mac, mtu, multicast_snooping })?;
             let read = link::get(&mut parrot(&answer), Target::Index(1)).unwrap().unwrap();
             assert_eq!((read.name.as_str(), read.mac), (name, Some(mac)));
             assert_eq!(read.mtu, mtu.unwrap_or(0));
             assert!(read.is_bridge() && !read.up);
         }
-        Input::Veth { ref names, macs, mtu, master } => {
+        Input::Veth { ref names, macs, mtu } => {
             let [name, peer_name] = names.each_ref().map(|name| name.0);
             let [mac, peer_mac] = macs.map(Mac);
             let stdin = std::io::stdin();
             let peer_netns = stdin.as_fd();
-            let new = NewVeth { name, mac, mtu, master, peer_name, peer_mac, peer_netns };
+            let new = NewVeth { name, mac, mtu, peer_name, peer_mac, peer_netns };
             let answer = answer(Family::Route, &new)?;
             let read = link::get(&mut parrot(&answer), Target::Index(1)).unwrap().unwrap();
-            assert_eq!((read.name.as_str(), read.mac, read.master), (name, Some(mac), master));
-            assert!(read.is_veth() && read.up);
+            assert_eq!((read.name.as_str(), read.mac, read.mtu), (name, Some(mac), mtu.unwrap_or(0)));
+            assert!(read.is_veth() && !read.up);
         }
-        Input::Change { index, flags, ref alias, mac } => {
-            let [up, promiscuous, hairpin, isolated, arp_notify, no_ipv6_link_local] = flags;
+        Input::Change { index, flags, ref alias, mac, master } => {
+            let [up, promiscuous, hairpin, isolated, arp_notify] = flags;
             let port = Some(PortFlags { hairpin, isolated });
             let alias = alias.as_ref().map(|alias| alias.0);
             let mac = mac.map(Mac);
-            let change =
-                Change { up, promiscuous, mac, alias, port, arp_notify, no_ipv6_link_local };
+            let change = Change { up, promiscuous, master, mac, alias, port, arp_notify };
             let answer =
                 answer(Family::Route, &link::Set { target: Target::Index(index), change })?;
             let read = link::get(&mut parrot(&answer), Target::Index(index)).unwrap().unwrap();
             assert_eq!((read.index, read.up, read.promiscuous), (index, up, promiscuous));
             assert_eq!((read.alias.as_deref(), read.mac, Some(read.port)), (alias, mac, port));
+            assert_eq!(read.master, master);
         }
         Input::Element(Name(name), key, Name(comment)) => {
             let set = Set { table: TABLE, name };

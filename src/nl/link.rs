@@ -18,6 +18,8 @@ const HEADER: usize = 16;
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 /// `VETH_INFO_PEER` (linux/veth.h).
 const VETH_INFO_PEER: u16 = 1;
+/// `IFLA_BR_MCAST_SNOOPING` (linux/if_link.h).
+const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 /// `IFLA_BR_VLAN_FILTERING` (linux/if_link.h).
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
 /// `IFLA_BRPORT_STATE` (linux/if_link.h), and of its values `BR_STATE_FORWARDING` (linux/if_bridge.h).
@@ -32,9 +34,6 @@ const IFLA_BRPORT_ISOLATED: u16 = 33;
 const IFLA_INET_CONF: u16 = 1;
 /// `IPV4_DEVCONF_ARP_NOTIFY` (linux/ip.h).
 const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
-/// `IFLA_INET6_ADDR_GEN_MODE` and its value `IN6_ADDR_GEN_MODE_NONE` (linux/if_link.h).
-const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
-const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 /// `IFLA_INET6_CONF` (linux/if_link.h): IPv6 settings of the interface, an array of 32-bit numbers.
 const IFLA_INET6_CONF: u16 = 2;
 /// `DEVCONF_ACCEPT_RA` (linux/ipv6.h) as a part of that array.
@@ -370,6 +369,9 @@ pub struct NewBridge<'a> {
     pub mac: Mac,
     /// Its MTU; the kernel's default if none.
     pub mtu: Option<u32>,
+    /// Look into multicast to carry it only to who wants it. Without a querier in the network that
+    /// decides nothing, and each new port costs the kernel a walk over the timers of all.
+    pub multicast_snooping: bool,
 }
 
 impl fmt::Display for NewBridge<'_> {
@@ -394,7 +396,11 @@ impl Request for NewBridge<'_> {
         if let Some(mtu) = self.mtu {
             out.put(libc::IFLA_MTU, &mtu);
         }
-        out.nest(libc::IFLA_LINKINFO, |out| out.put(libc::IFLA_INFO_KIND, b"bridge".as_slice()));
+        out.nest(libc::IFLA_LINKINFO, |out| {
+            out.put(libc::IFLA_INFO_KIND, b"bridge".as_slice());
+            let snooping = u8::from(self.multicast_snooping);
+            out.nest(libc::IFLA_INFO_DATA, |out| out.put(IFLA_BR_MCAST_SNOOPING, &snooping));
+        });
     }
 }
 
@@ -480,10 +486,6 @@ pub struct Change<'a> {
     pub port: Option<PortFlags>,
     /// Announce addresses by gratuitous ARP when it comes up (sysctl `arp_notify`).
     pub arp_notify: bool,
-    /// Give it no IPv6 link-local address of its own accord (sysctl `addr_gen_mode` 1). Best asked for
-    /// alone: a link that knows no IPv6, of an MTU below 1280 or in a kernel without, has none anyway,
-    /// which is no error then; but what is asked for together with it is not done either.
-    pub no_ipv6_link_local: bool,
 }
 
 /// A [`Change`] of one link: `ip link set dev …`.
@@ -497,8 +499,7 @@ pub struct Set<'a> {
 
 impl fmt::Display for Set<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Change { up, promiscuous, master, mac, alias, port, arp_notify, no_ipv6_link_local } =
-            self.change;
+        let Change { up, promiscuous, master, mac, alias, port, arp_notify } = self.change;
         let parts = [
             (up, "up"),
             (promiscuous, "promiscuous"),
@@ -507,7 +508,6 @@ impl fmt::Display for Set<'_> {
             (alias.is_some(), "alias"),
             (port.is_some(), "bridge port flags"),
             (arp_notify, "arp_notify"),
-            (no_ipv6_link_local, "addr_gen_mode"),
         ];
         let parts: Vec<_> = parts.iter().filter(|part| part.0).map(|part| part.1).collect();
         write!(f, "set {} ({})", self.target, parts.join(", "))
@@ -547,25 +547,13 @@ impl Request for Set<'_> {
                 });
             });
         }
-        if change.arp_notify || change.no_ipv6_link_local {
+        if change.arp_notify {
             out.nest(libc::IFLA_AF_SPEC, |out| {
-                if change.arp_notify {
-                    out.nest(IPV4, |out| {
-                        out.nest(IFLA_INET_CONF, |out| out.put(IPV4_DEVCONF_ARP_NOTIFY, &1_u32));
-                    });
-                }
-                if change.no_ipv6_link_local {
-                    out.nest(IPV6, |out| {
-                        out.put(IFLA_INET6_ADDR_GEN_MODE, &IN6_ADDR_GEN_MODE_NONE);
-                    });
-                }
+                out.nest(IPV4, |out| {
+                    out.nest(IFLA_INET_CONF, |out| out.put(IPV4_DEVCONF_ARP_NOTIFY, &1_u32));
+                });
             });
         }
-    }
-
-    fn tolerates(&self, errno: Errno) -> bool {
-        let alone = Change { no_ipv6_link_local: true, ..Change::default() };
-        errno == Errno::EAFNOSUPPORT && self.change == alone
     }
 }
 

@@ -11,9 +11,9 @@ use super::undo::Undo;
 use crate::cni::{Attachment, Code, Error, Request};
 use crate::net::Mac;
 use crate::nl::link::{Change, PortFlags, Target};
-use crate::nl::request::Request as NlRequest;
-use crate::nl::{Family, Socket, link};
+use crate::nl::{self, Family, Socket, link};
 use crate::sys::netns::Netns;
+use crate::sys::sysctl;
 
 /// What a pair is to be like.
 #[derive(Debug)]
@@ -26,22 +26,13 @@ pub struct Pair<'a> {
     pub container_mac: Mac,
     /// MTU of both ends; none for the kernel's default.
     pub mtu: Option<u32>,
-    /// What the host's end becomes a port of; none for a link by itself.
-    pub port: Option<Port>,
-}
-
-/// A port of a bridge.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Port {
-    /// Index of the bridge.
-    pub bridge: u32,
-    /// Settings of the port.
-    pub flags: PortFlags,
+    /// Settings of the bridge's port that the host's end is to be; none for a link by itself.
+    pub port: Option<PortFlags>,
 }
 
 impl<'a> Pair<'a> {
-    /// Makes the pair, both ends down. What an earlier ADD of the same attachment has left on the host is
-    /// replaced.
+    /// Makes the pair, with the host's end up. What an earlier ADD of the same attachment has left on the
+    /// host is replaced.
     ///
     /// # Errors
     /// The kernel's refusal; the container has an interface of that name.
@@ -56,14 +47,12 @@ impl<'a> Pair<'a> {
             peer_mac: self.container_mac,
             peer_netns: self.netns.as_fd(),
         };
-        // What the kernel does not take when it makes a link. Of a link that is up it would tell
-        // everybody, and IPv6 would go through all routes.
+        // What the kernel does not take when it makes a link. The link comes up last: while it is up a
+        // change of the alias would be told to everybody, and IPv6 would look through all its routes.
         let target = Target::Name(&name);
-        let change = Change { alias: Some(&label), ..Change::default() };
-        let settings = link::Set { target, change };
-        // A bridge's port speaks no IPv6 itself.
-        let change = Change { no_ipv6_link_local: true, ..Change::default() };
-        let silence = link::Set { target, change };
+        let alias =
+            link::Set { target, change: Change { alias: Some(&label), ..Change::default() } };
+        let up = link::Set { target, change: Change { up: true, ..Change::default() } };
 
         // A refusal to make the pair would not keep the kernel from setting up the link that has the
         // name.
@@ -72,11 +61,7 @@ impl<'a> Pair<'a> {
             // It is of an earlier ADD, into another namespace, that was never undone.
             delete_own(host, &name, &label)?;
         }
-        let mut requests: Vec<&dyn NlRequest> = vec![&veth, &settings];
-        if self.port.is_some() {
-            requests.push(&silence);
-        }
-        let made = host.execute(&requests);
+        let made = host.execute(&[&veth, &alias, &up]);
         if let Err(error) = &made
             && (error.errno, error.request) == (Errno::EEXIST, 0)
         {
@@ -84,29 +69,40 @@ impl<'a> Pair<'a> {
         } else {
             undo.push(move || delete_own(&mut Socket::open(Family::Route)?, &name, &label));
         }
-        Ok(made?)
+        made?;
+        if self.port.is_some() {
+            disable_ipv6(&self.attachment.host_link());
+        }
+        Ok(())
     }
 
-    /// Brings the host's end up, as a port of its bridge if it is to be one.
+    /// Makes the host's end a port of a bridge.
     ///
-    /// The container's end is up by now, so the port has a carrier at once, and the bridge enables it a
-    /// single time; each time costs the kernel a walk over all ports. Whatever the container sends of its
-    /// own accord from here on, as IPv6 does, is nothing that ADD has to wait for.
+    /// The container's end is up by now, so the port has a carrier, and the bridge enables it a single
+    /// time; each time costs the kernel a walk over all ports. Whatever the container sends of its own
+    /// accord from here on, as IPv6 does, is nothing that ADD has to wait for.
     ///
     /// # Errors
     /// The kernel's refusal: the bridge has no room for another port, for one.
-    pub fn connect(&self, host: &mut Socket) -> Result<(), Error> {
+    pub fn connect(&self, host: &mut Socket, bridge: u32) -> Result<(), nl::Error> {
         let name = self.attachment.host_link();
         let set = |change| link::Set { target: Target::Name(&name), change };
-        let flags = self.port.map(|port| port.flags).filter(|flags| *flags != PortFlags::default());
-        let master = self.port.map(|port| port.bridge);
-        // Only a port has a port's settings, and it is to have them before anything passes.
-        let join = set(Change { master, ..Change::default() });
-        let up = set(Change { up: true, port: flags, ..Change::default() });
-        let both = set(Change { up: true, master, ..Change::default() });
-        let requests: &[&dyn NlRequest] = if flags.is_some() { &[&join, &up] } else { &[&both] };
-        Ok(host.execute(requests)?)
+        let join = set(Change { master: Some(bridge), ..Change::default() });
+        match self.port.filter(|flags| *flags != PortFlags::default()) {
+            // Only a port has a port's settings.
+            Some(_) => {
+                host.execute(&[&join, &set(Change { port: self.port, ..Change::default() })])
+            }
+            None => host.execute(&[&join]),
+        }
     }
+}
+
+/// Turns IPv6 off on a bridge's port, which speaks none itself. The kernel would give it a route for
+/// multicast, and look at those of all other ports first. Where the setting can't be written that is all
+/// the harm.
+fn disable_ipv6(port: &str) {
+    let _ = sysctl::write(&format!("ipv6/conf/{port}/disable_ipv6"), "1");
 }
 
 /// Sees to it that the container has no interface of this name yet.

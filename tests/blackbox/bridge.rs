@@ -801,7 +801,7 @@ fn both_ends_of_a_pair_are_as_an_operator_wants_to_find_them() {
     assert_eq!((&end["num_tx_queues"], &end["num_rx_queues"]), (&json!(1), &json!(1)));
     assert_eq!(end["linkinfo"]["info_kind"], "veth");
     assert_eq!(host.ip(&format!("addr show dev {name}"))[0]["addr_info"], json!([]), "no address");
-    assert_eq!(host.sysctl(&format!("ipv6/conf/{name}/addr_gen_mode")), "1");
+    assert_eq!(host.sysctl(&format!("ipv6/conf/{name}/disable_ipv6")), "1");
 
     let eth0 = a.ip("link show dev eth0")[0].clone();
     assert_eq!(eth0["address"], result["interfaces"][2]["mac"]);

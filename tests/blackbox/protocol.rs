@@ -998,7 +998,7 @@ fn standard_input_without_end_is_refused() {
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         assert_eq!(ends(child).code(), Some(1));
-        let error: Value = serde_json::from_reader(stdout).unwrap();
+        let error: Value = serde_json::from_str(&std::io::read_to_string(stdout).unwrap()).unwrap();
         assert_eq!(error["code"], 5, "{error}");
     }
     assert_eq!(host.snapshot(), before);

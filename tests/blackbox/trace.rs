@@ -131,7 +131,7 @@ fn a_trace_tells_what_is_asked_where_and_with_which_files() {
     let trace = host.read(TRACE);
     let veth = result["interfaces"][1]["name"].as_str().unwrap();
     let mac = result["interfaces"][2]["mac"].as_str().unwrap();
-    let pair = event(&trace, &["host", "→ RTM_NEWLINK", "REQUEST|EXCL|CREATE", "change UP"]);
+    let pair = event(&trace, &["host", "→ RTM_NEWLINK", " REQUEST|EXCL|CREATE "]);
     for line in [
         format!("IFLA_IFNAME {veth:?}\n"),
         "IFLA_INFO_KIND \"veth\"\n".to_owned(),

@@ -27,7 +27,7 @@ fn request(command: Command, dir: &Path, owner: Owner<'_>, extra: &Value) -> Req
         "name": NETWORK,
         "ipam": {
             "type": "host-local",
-            "dataDir": dir,
+            "dataDir": dir.to_string_lossy(),
             "ranges": [
                 [
                     {"subnet": "10.1.0.0/29"},

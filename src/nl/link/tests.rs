@@ -9,44 +9,48 @@ use crate::nl::wire::Messages;
 
 const MAC: Mac = Mac([0x02, 0, 0x5e, 0x10, 0, 0x01]);
 
-/// `ip link add name cni0 address 02:00:5e:10:00:01 mtu 1400 type bridge`
+/// `ip link add name cni0 address 02:00:5e:10:00:01 mtu 1400 type bridge mcast_snooping 0`
 ///
 /// ip(8) writes the name behind what else the command line says.
 #[test]
 fn a_bridge_is_made_with_its_address_and_mtu() {
-    let request = NewBridge { name: "cni0", mac: MAC, mtu: Some(1400) };
+    let request = NewBridge { name: "cni0", mac: MAC, mtu: Some(1400), multicast_snooping: false };
     let expected = hex("
-        50000000 1000 0506 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK | EXCL | CREATE
+        5c000000 1000 0506 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK | EXCL | CREATE
         00000000 00000000 00000000 00000000    # struct ifinfomsg
         0900 0300 636e6930 00000000            # IFLA_IFNAME cni0
         0a00 0100 02005e10 00010000            # IFLA_ADDRESS 02:00:5e:10:00:01
         0800 0400 78050000                     # IFLA_MTU 1400
-        1000 1200                              # IFLA_LINKINFO
+        1c00 1200                              # IFLA_LINKINFO
           0a00 0100 62726964 67650000          # IFLA_INFO_KIND bridge
+          0c00 0200                            # IFLA_INFO_DATA
+            0500 1700 00000000                 # IFLA_BR_MCAST_SNOOPING 0
         ");
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
 }
 
-/// `ip link add name cni2 address 02:00:5e:10:00:02 type bridge`
+/// `ip link add name cni2 address 02:00:5e:10:00:02 type bridge mcast_snooping 1`
 ///
 /// ip(8) writes the name behind what else the command line says.
 #[test]
 fn a_bridge_without_mtu_is_left_the_kernels() {
     let mac = Mac([0x02, 0, 0x5e, 0x10, 0, 0x02]);
-    let request = NewBridge { name: "cni2", mac, mtu: None };
+    let request = NewBridge { name: "cni2", mac, mtu: None, multicast_snooping: true };
     let expected = hex("
-        48000000 1000 0506 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK | EXCL | CREATE
+        54000000 1000 0506 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK | EXCL | CREATE
         00000000 00000000 00000000 00000000    # struct ifinfomsg
         0900 0300 636e6932 00000000            # IFLA_IFNAME cni2
         0a00 0100 02005e10 00020000            # IFLA_ADDRESS 02:00:5e:10:00:02
-        1000 1200                              # IFLA_LINKINFO
+        1c00 1200                              # IFLA_LINKINFO
           0a00 0100 62726964 67650000          # IFLA_INFO_KIND bridge
+          0c00 0200                            # IFLA_INFO_DATA
+            0500 1700 01000000                 # IFLA_BR_MCAST_SNOOPING 1
         ");
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
 }
 
-/// `ip link add name vethcafe up mtu 1400 address 02:00:5e:10:00:03 numtxqueues 1 numrxqueues 1 master
-/// cni0 type veth peer name eth0 mtu 1400 address 02:00:5e:10:00:04 numtxqueues 1 numrxqueues 1 netns
+/// `ip link add name vethcafe mtu 1400 address 02:00:5e:10:00:03 numtxqueues 1 numrxqueues 1 type
+/// veth peer name eth0 mtu 1400 address 02:00:5e:10:00:04 numtxqueues 1 numrxqueues 1 netns
 /// pod`
 ///
 /// ip(8) writes the name behind what else the command line says. The namespace's descriptor was 4
@@ -59,20 +63,18 @@ fn a_veth_pair_is_made_whole_and_in_its_namespaces() {
         name: "vethcafe",
         mac: Mac([0x02, 0, 0x5e, 0x10, 0, 0x03]),
         mtu: Some(1400),
-        master: Some(2),
         peer_name: "eth0",
         peer_mac: Mac([0x02, 0, 0x5e, 0x10, 0, 0x04]),
         peer_netns: netns.as_fd(),
     };
     let expected = hex("
-        b8000000 1000 0506 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK | EXCL | CREATE
-        00000000 00000000 01000000 01000000    # struct ifinfomsg
+        b0000000 1000 0506 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK | EXCL | CREATE
+        00000000 00000000 00000000 00000000    # struct ifinfomsg
         0d00 0300 76657468 63616665 00000000   # IFLA_IFNAME vethcafe
         0800 0400 78050000                     # IFLA_MTU 1400
         0a00 0100 02005e10 00030000            # IFLA_ADDRESS 02:00:5e:10:00:03
         0800 1f00 01000000                     # IFLA_NUM_TX_QUEUES 1
         0800 2000 01000000                     # IFLA_NUM_RX_QUEUES 1
-        0800 0a00 02000000                     # IFLA_MASTER 2
         5c00 1200                              # IFLA_LINKINFO
           0800 0100 76657468                   # IFLA_INFO_KIND veth
           5000 0200                            # IFLA_INFO_DATA
@@ -88,26 +90,25 @@ fn a_veth_pair_is_made_whole_and_in_its_namespaces() {
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
 }
 
-/// `ip link add name vethbeef up address 02:00:5e:10:00:05 numtxqueues 1 numrxqueues 1 type veth peer
+/// `ip link add name vethbeef address 02:00:5e:10:00:05 numtxqueues 1 numrxqueues 1 type veth peer
 /// name eth1 address 02:00:5e:10:00:06 numtxqueues 1 numrxqueues 1 netns pod`
 ///
 /// ip(8) writes the name behind what else the command line says. The namespace's descriptor was 4
 /// there.
 #[test]
-fn a_veth_pair_needs_neither_mtu_nor_master() {
+fn a_veth_pair_needs_no_mtu() {
     let netns = std::io::stderr();
     let request = NewVeth {
         name: "vethbeef",
         mac: Mac([0x02, 0, 0x5e, 0x10, 0, 0x05]),
         mtu: None,
-        master: None,
         peer_name: "eth1",
         peer_mac: Mac([0x02, 0, 0x5e, 0x10, 0, 0x06]),
         peer_netns: netns.as_fd(),
     };
     let expected = hex("
         a0000000 1000 0506 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK | EXCL | CREATE
-        00000000 00000000 01000000 01000000    # struct ifinfomsg
+        00000000 00000000 00000000 00000000    # struct ifinfomsg
         0d00 0300 76657468 62656566 00000000   # IFLA_IFNAME vethbeef
         0a00 0100 02005e10 00050000            # IFLA_ADDRESS 02:00:5e:10:00:05
         0800 1f00 01000000                     # IFLA_NUM_TX_QUEUES 1
@@ -126,7 +127,7 @@ fn a_veth_pair_needs_neither_mtu_nor_master() {
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
 }
 
-/// `ip link set dev vethcafe up promisc on alias plumb:a/b addrgenmode none type bridge_slave hairpin on
+/// `ip link set dev vethcafe up promisc on master cni0 alias plumb:a/b type bridge_slave hairpin on
 /// isolated on`, and `sysctl net.ipv4.conf.vethcafe.arp_notify=1`
 ///
 /// ip(8) asks for the index first. It writes the kind as `IFLA_INFO_KIND` of `bridge_slave`, a name
@@ -137,28 +138,27 @@ fn all_changes_of_a_link_are_one_message() {
     let change = Change {
         up: true,
         promiscuous: true,
+        master: Some(2),
         mac: None,
         alias: Some("plumb:a/b"),
         port: Some(PortFlags { hairpin: true, isolated: true }),
         arp_notify: true,
-        no_ipv6_link_local: true,
     };
     let request = Set { target: Target::Index(6), change };
     let expected = hex("
-        74000000 1000 0500 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK
+        70000000 1000 0500 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK
         00000000 06000000 01010000 01010000    # struct ifinfomsg
+        0800 0a00 02000000                     # IFLA_MASTER 2
         0d00 1400 706c756d 623a612f 62000000   # IFLA_IFALIAS plumb:a/b
         2400 1200                              # IFLA_LINKINFO
           0a00 0400 62726964 67650000          # IFLA_INFO_SLAVE_KIND bridge
           1400 0500                            # IFLA_INFO_SLAVE_DATA
             0500 0400 01000000                 # IFLA_BRPORT_MODE 1
             0500 2100 01000000                 # IFLA_BRPORT_ISOLATED 1
-        2000 1a00                              # IFLA_AF_SPEC
+        1400 1a00                              # IFLA_AF_SPEC
           1000 0200                            # AF_INET
             0c00 0100                          # IFLA_INET_CONF
               0800 1600 01000000               # IPV4_DEVCONF_ARP_NOTIFY
-          0c00 0a00                            # AF_INET6
-            0500 0800 01000000                 # IFLA_INET6_ADDR_GEN_MODE 1
         ");
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
 }
@@ -175,17 +175,6 @@ fn a_link_is_given_an_address() {
         0a00 0100 02005e10 00010000            # IFLA_ADDRESS 02:00:5e:10:00:01
         ");
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
-}
-
-/// A link without IPv6 has no link-local address to begin with; what else was asked for is not done.
-#[test]
-fn that_a_link_has_no_ipv6_is_tolerated_where_nothing_else_is_asked_of_it() {
-    let silence = Change { no_ipv6_link_local: true, ..Change::default() };
-    let set = |change| Set { target: Target::Index(2), change };
-    assert!(set(silence).tolerates(Errno::EAFNOSUPPORT));
-    assert!(!set(silence).tolerates(Errno::EPERM));
-    assert!(!set(Change { alias: Some("a"), ..silence }).tolerates(Errno::EAFNOSUPPORT));
-    assert!(!set(Change { up: true, ..Change::default() }).tolerates(Errno::EAFNOSUPPORT));
 }
 
 /// `ip link set dev cni0 promisc on`
@@ -220,20 +209,17 @@ fn port_flags_are_written_also_if_off() {
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
 }
 
-/// `ip link set dev vethcafe addrgenmode none`
+/// `ip link set dev vethcafe up`
 ///
 /// ip(8) asks for the index first, and gives that.
 #[test]
 fn a_link_can_be_named_in_a_change() {
-    let change = Change { no_ipv6_link_local: true, ..Change::default() };
+    let change = Change { up: true, ..Change::default() };
     let request = Set { target: Target::Name("vethcafe"), change };
     let expected = hex("
-        40000000 1000 0500 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK
-        00000000 00000000 00000000 00000000    # struct ifinfomsg
+        30000000 1000 0500 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK
+        00000000 00000000 01000000 01000000    # struct ifinfomsg
         0d00 0300 76657468 63616665 00000000   # IFLA_IFNAME vethcafe
-        1000 1a00                              # IFLA_AF_SPEC
-          0c00 0a00                            # AF_INET6
-            0500 0800 01000000                 # IFLA_INET6_ADDR_GEN_MODE 1
         ");
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
 }
@@ -438,6 +424,7 @@ fn a_bridge_is_read() {
         up: true,
         promiscuous: true,
         operational: true,
+        forwarding: false,
         mac: Some(MAC),
         mtu: 1400,
         kind: Some("bridge".to_owned()),
@@ -603,6 +590,7 @@ fn a_veth_that_is_a_bridges_port_is_read() {
         up: true,
         promiscuous: false,
         operational: true,
+        forwarding: true,
         mac: Some(Mac([0x02, 0, 0x5e, 0x10, 0, 0x03])),
         mtu: 1400,
         kind: Some("veth".to_owned()),
@@ -916,30 +904,30 @@ fn purposes_name_the_link_and_what_is_done_to_it() {
     let all = Change {
         up: true,
         promiscuous: true,
+        master: Some(2),
         mac: Some(MAC),
         alias: Some(""),
         port: Some(PortFlags::default()),
         arp_notify: true,
-        no_ipv6_link_local: true,
     };
     let netns = std::io::stderr();
     let veth = NewVeth {
         name: "vethcafe",
         mac: MAC,
         mtu: None,
-        master: None,
         peer_name: "eth0",
         peer_mac: MAC,
         peer_netns: netns.as_fd(),
     };
+    let bridge = NewBridge { name: "cni0", mac: MAC, mtu: None, multicast_snooping: true };
     let purposes: [(&dyn Request, &str); 6] = [
         (&Get(Some(Target::Index(7))), "read link 7"),
         (&Get(None), "list links"),
-        (&NewBridge { name: "cni0", mac: MAC, mtu: None }, r#"create bridge "cni0""#),
+        (&bridge, r#"create bridge "cni0""#),
         (&veth, r#"create veth pair "vethcafe" (host) and "eth0" (container)"#),
         (
             &Set { target: Target::Name("eth0"), change: all },
-            r#"set link "eth0" (up, promiscuous, address, alias, bridge port flags, arp_notify, addr_gen_mode)"#,
+            r#"set link "eth0" (up, promiscuous, master, address, alias, bridge port flags, arp_notify)"#,
         ),
         (&Delete(Target::Name("eth0")), r#"delete link "eth0""#),
     ];
@@ -978,7 +966,7 @@ proptest! {
         mac: [u8; 6],
         mtu: Option<u32>,
     ) {
-        let request = NewBridge { name: &name, mac: Mac(mac), mtu };
+        let request = NewBridge { name: &name, mac: Mac(mac), mtu, multicast_snooping: true };
         let read = decode(&sent(|kernel| kernel.execute(&[&request])).0);
         let expected = Link {
             name: name.clone(),
@@ -996,6 +984,7 @@ proptest! {
         up: bool,
         promiscuous: bool,
         alias in proptest::option::of("[ -~]{0,255}"),
+        master: Option<u32>,
         hairpin: bool,
         isolated: bool,
     ) {
@@ -1003,13 +992,14 @@ proptest! {
         let change = Change {
             up,
             promiscuous,
+            master,
             alias: alias.as_deref(),
             port: Some(port),
             ..Change::default()
         };
         let request = Set { target: Target::Index(index), change };
         let read = decode(&sent(|kernel| kernel.execute(&[&request])).0);
-        prop_assert_eq!(read, Ok(Link { index, up, promiscuous, alias, port, ..Link::default() }));
+        prop_assert_eq!(read, Ok(Link { index, up, promiscuous, master, alias, port, ..Link::default() }));
     }
 
     #[test]

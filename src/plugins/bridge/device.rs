@@ -66,7 +66,14 @@ fn make<'a>(
     // A bridge is not made for an attachment that can't come about.
     veth::refuse_if_interface_exists(request.netns()?, &request.env.ifname)?;
     let name = &conf.bridge;
-    let made = host.execute(&[&link::NewBridge { name, mac: stable_mac(name), mtu: conf.mtu }]);
+    let bridge = link::NewBridge {
+        name,
+        mac: stable_mac(name),
+        mtu: conf.mtu,
+        // Whom the host is the gateway of is in a network of the host's own, where nobody is a querier.
+        multicast_snooping: !conf.is_gateway,
+    };
+    let made = host.execute(&[&bridge]);
     if made.as_ref().is_err_and(|error| error.errno == Errno::EEXIST) {
         return Ok(());
     }

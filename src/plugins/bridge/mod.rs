@@ -2,9 +2,9 @@
 //!
 //! ADD, in the order in which things happen: addresses are leased; the bridge is found, or made; the
 //! veth pair is made, one end born in the container under its final name; the container's end is brought
-//! up with addresses and routes; the packet rules are told of it; the host's end becomes a port of the
-//! bridge; then the host gets what else the container needs of it: the gateway's address on the bridge,
-//! forwarding. The port forwards when ADD returns.
+//! up with addresses and routes; the host's end becomes a port of the bridge; then the host gets what else
+//! the container needs of it: the gateway's address on the bridge, masquerading, forwarding. The port
+//! forwards when ADD returns.
 //!
 //! DEL needs nothing but the configuration: the host's end bears a name that follows from the
 //! attachment's.
@@ -76,14 +76,14 @@ fn attach<'a>(
     }
     let gateways = if conf.is_gateway { gateway::addresses(&result) } else { Vec::new() };
 
-    let bridge = device::ensure(&mut host, request, conf, undo)?;
+    let mut bridge = device::ensure(&mut host, request, conf, undo)?;
     let mac = attach::container_mac(conf.mac, attachment, &result);
     let pair = veth::Pair {
         attachment,
         netns: request.netns()?,
         container_mac: mac,
         mtu: conf.mtu,
-        port: Some(veth::Port { bridge: bridge.index, flags: conf.port }),
+        port: Some(conf.port),
     };
     pair.make(&mut host, undo)?;
 
@@ -93,8 +93,13 @@ fn attach<'a>(
     if !conf.leave_down {
         container.configure(&result, ipv6.dad)?;
     }
-    add_rules(conf, attachment, &result, mac, undo)?;
-    pair.connect(&mut host)?;
+    while let Err(error) = pair.connect(&mut host, bridge.index) {
+        // A first ADD that failed has taken back the bridge that it had made.
+        if link::get(&mut host, Target::Index(bridge.index))?.is_some() {
+            return Err(Error::from(error).of(format_args!("bridge {:?}", conf.bridge)));
+        }
+        bridge = device::ensure(&mut host, request, conf, undo)?;
+    }
     let port = port_up(&mut host, conf, attachment, &bridge)?;
 
     // Only now, with a port in the bridge: who takes an address back looks for ports before and after.
@@ -103,6 +108,7 @@ fn attach<'a>(
         device::keep_mac(&mut host, &bridge)?;
     }
     plan.carry_out(&mut host, &bridge, attachment, undo)?;
+    add_rules(conf, attachment, &result, mac, undo)?;
     forwarding::enable(&plan.gateways)?;
     container.await_addresses(&result)?;
     // A bridge whose MTU nobody has set takes on its ports' smallest.
@@ -179,8 +185,8 @@ fn port_up(
     if port.forwarding || port.operational || conf.leave_down {
         return Ok(port);
     }
-    // The bridge has learned of the carrier's absence before, and on a kernel before 6.8, which does not
-    // bring that change to an end when it is asked, not yet of its presence.
+    // The bridge knew the port without a carrier, and a kernel before 6.8 does not bring the change to an
+    // end when it is asked.
     let monitor = Monitor::open(Changes::Links)?;
     let deadline = Instant::now() + PORT_PATIENCE;
     loop {
