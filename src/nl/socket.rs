@@ -147,6 +147,11 @@ impl Socket {
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.channel.fd.as_fd()
     }
+
+    /// Where what is said over the socket is told; `None` if nobody looks.
+    pub(super) fn trace(&self) -> Option<&Conversation> {
+        self.channel.trace.as_ref()
+    }
 }
 
 fn enable(fd: BorrowedFd<'_>, option: libc::c_int) {
