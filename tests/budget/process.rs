@@ -75,6 +75,8 @@ enum Stop {
     SystemCall,
     /// After one instruction, or exec.
     Trap,
+    /// Somebody stops and continues what runs on this machine; it is not to notice.
+    JobControl,
     /// About to be no more, with its memory still there.
     Exit,
 }
@@ -102,6 +104,7 @@ impl Tracee {
         assert!(libc::WIFSTOPPED(status), "it has ended: {status:#x}");
         match status >> 8 {
             libc::SIGTRAP => Stop::Trap,
+            libc::SIGSTOP | libc::SIGCONT => Stop::JobControl,
             s if s == libc::SIGTRAP | 0x80 => Stop::SystemCall,
             s if s == libc::SIGTRAP | libc::PTRACE_EVENT_EXIT << 8 => Stop::Exit,
             other => panic!("stopped by {other:#x}"),
@@ -112,7 +115,11 @@ impl Tracee {
     fn run_to_main(&mut self) {
         loop {
             self.go(libc::PTRACE_SYSCALL);
-            assert_eq!(self.wait(), Stop::SystemCall, "main has begun");
+            match self.wait() {
+                Stop::SystemCall => {}
+                Stop::JobControl => continue,
+                stop => panic!("{stop:?} before main"),
+            }
             // SAFETY: numbers, for which all zeros are a valid value.
             let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
             let (size, place) = (size_of_val(&info), &raw mut info as usize);
@@ -133,9 +140,12 @@ impl Tracee {
         let mut steps = 0;
         loop {
             self.go(libc::PTRACE_SINGLESTEP);
-            steps += 1;
-            if self.wait() == Stop::Exit {
-                return steps;
+            match self.wait() {
+                Stop::Trap => steps += 1,
+                Stop::JobControl => {}
+                // The last call was one, too.
+                Stop::Exit => return steps + 1,
+                Stop::SystemCall => panic!("a system call that is not asked for"),
             }
         }
     }
