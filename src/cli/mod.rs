@@ -6,7 +6,7 @@ mod driver;
 mod install;
 mod leases;
 mod ls;
-mod network;
+pub mod network;
 mod ping;
 mod plugins;
 pub mod sandbox;

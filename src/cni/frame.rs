@@ -226,7 +226,7 @@ fn add(plugin: &Plugin, request: &Request) -> Result<String, Error> {
 }
 
 fn read_stdin() -> Result<Vec<u8>, Error> {
-    let mut text = vec![0; 8192];
+    let mut text = vec![0; 4096];
     let mut length = 0;
     loop {
         if length == text.len() {

@@ -349,9 +349,15 @@ pub fn index_of(socket: &Socket, name: &str) -> Result<Option<u32>, Error> {
     // SAFETY: the request is an `ifreq` (netdevice(7)) that outlives the call.
     let result =
         unsafe { libc::ioctl(socket.fd().as_raw_fd(), libc::SIOCGIFINDEX, &raw mut request) };
-    match Errno::result(result) {
+    let index = Errno::result(result).map(|_| {
         // SAFETY: SIOCGIFINDEX has succeeded, so the kernel has filled in the index.
-        Ok(_) => Ok(Some(unsafe { request.ifr_ifru.ifru_ifindex }.cast_unsigned())),
+        unsafe { request.ifr_ifru.ifru_ifindex }.cast_unsigned()
+    });
+    if let Some(trace) = socket.trace() {
+        trace.asked("SIOCGIFINDEX", name, index);
+    }
+    match index {
+        Ok(index) => Ok(Some(index)),
         Err(Errno::ENODEV) => Ok(None),
         Err(errno) => Err(Error::new(format_args!("look up link {name:?}"), errno)),
     }

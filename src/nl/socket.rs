@@ -31,6 +31,10 @@ pub(super) const NLMSGERR_ATTR_OFFS: u16 = 2;
 
 /// How often a dump that others disturb is begun again before it counts as failed.
 const DUMP_ATTEMPTS: usize = 16;
+/// Room for an answer at first. A link takes half of it; and the kernel fills no more than this with the
+/// beginning of a dump (`NLMSG_GOODSIZE`, linux/netlink.h). Memory that nothing is received into costs a
+/// page fault all the same.
+const BUFFER: usize = 4096;
 /// The largest answer that a buffer is grown for.
 const LARGEST_ANSWER: usize = 1 << 20;
 
@@ -147,6 +151,11 @@ impl Socket {
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.channel.fd.as_fd()
     }
+
+    /// Where what is said over the socket is told; `None` if nobody looks.
+    pub(super) fn trace(&self) -> Option<&Conversation> {
+        self.channel.trace.as_ref()
+    }
 }
 
 fn enable(fd: BorrowedFd<'_>, option: libc::c_int) {
@@ -163,7 +172,7 @@ fn enable(fd: BorrowedFd<'_>, option: libc::c_int) {
 impl<C: Channel> Socket<C> {
     /// A conversation over `channel`.
     pub fn over(channel: C) -> Self {
-        Self { channel, sequence: 0, buffer: vec![0; 8192] }
+        Self { channel, sequence: 0, buffer: vec![0; BUFFER] }
     }
 
     /// Has the kernel carry out all `requests`, in order, in one datagram.

@@ -66,6 +66,15 @@ impl Conversation {
         }
     }
 
+    /// Tells of an interface ioctl (netdevice(7)) about the link of this name, and what it has answered.
+    pub fn asked(&self, ioctl: &str, link: &str, answer: Result<u32, Errno>) {
+        let event = match answer {
+            Ok(number) => format!("{ioctl} {link:?}: {number}"),
+            Err(errno) => format!("{ioctl} {link:?}: {errno:?} ({})", errno.desc()),
+        };
+        self.trace.tell(self.place, &[event]);
+    }
+
     fn tell(&self, arrow: &str, datagram: &[u8]) {
         let messages = pretty::messages(self.family, datagram);
         let messages: Vec<_> = messages.map(|message| format!("{arrow} {message}")).collect();

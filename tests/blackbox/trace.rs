@@ -50,6 +50,32 @@ fn straced(trace: &str) -> Messages {
 
 const UNKNOWN: &str = "*/";
 
+/// Names of links whose index is asked for, in order, and what is answered: the index, or the error.
+fn traced_indices(trace: &str) -> Vec<(String, String)> {
+    let question = |line: &str| {
+        let (_, question) = line.split_once(" SIOCGIFINDEX \"")?;
+        let (name, answer) = question.split_once("\": ").expect(line);
+        Some((name.to_owned(), answer.to_owned()))
+    };
+    trace.lines().filter_map(question).collect()
+}
+
+/// The same as strace(1) decodes it: `SIOCGIFINDEX, {ifr_name="eth0", ifr_ifindex=2}) = 0`, and of an error
+/// `{ifr_name="eth0"}) = -1 ENODEV (No such device)`.
+fn straced_indices(trace: &str) -> Vec<(String, String)> {
+    let question = |line: &str| {
+        let (_, question) = line.split_once("SIOCGIFINDEX, ")?;
+        let name = question.split('"').nth(1).expect(line).to_owned();
+        let index = question.split_once("ifr_ifindex=").map(|(_, rest)| rest.split('}').next());
+        let answer = match (question.split_once(" = -1 "), index.flatten()) {
+            (Some((_, error)), _) => error,
+            (None, index) => index.expect(line),
+        };
+        Some((name, answer.to_owned()))
+    };
+    trace.lines().filter_map(question).collect()
+}
+
 fn everything() -> Value {
     bridge_conf(&json!({
         "isDefaultGateway": true,
@@ -62,8 +88,17 @@ fn everything() -> Value {
 /// A call that is traced by itself and by strace, and both traces.
 fn both(host: &Host, call: &Call<'_>) -> (String, String) {
     host.sh(&format!("rm -f {TRACE}"));
-    let words =
-        ["-f", "-qq", "-v", "-s", "9999", "-o", "/run/strace", "-e", "trace=sendto,recvmsg,openat"];
+    let words = [
+        "-f",
+        "-qq",
+        "-v",
+        "-s",
+        "9999",
+        "-o",
+        "/run/strace",
+        "-e",
+        "trace=sendto,recvmsg,openat,ioctl",
+    ];
     let words = [["strace"].as_slice(), &words].concat();
     call.clone().env("PLUMB_TRACE", TRACE).under(&words).run().ok();
     (host.read(TRACE), host.read("/run/strace"))
@@ -100,6 +135,8 @@ fn a_trace_has_every_message_in_order_and_every_file_as_strace_sees_them() {
             assert!(trace.contains(name), "{name} is missing from\n{trace}");
         }
         assert!(names.contains(&"plumb.index") && names.contains(&"/run/netns/a"), "{names:?}");
+        // And every question for a link's index, with the answer.
+        assert_eq!(traced_indices(&trace), straced_indices(&strace), "{trace}\n{strace}");
         // Each datagram is timed.
         let datagrams = strace.lines().filter(|line| line.contains("sendto(")).count();
         assert_eq!(trace.matches(" ms in the kernel\n").count(), datagrams, "{trace}");
@@ -147,6 +184,9 @@ fn a_trace_tells_what_is_asked_where_and_with_which_files() {
     assert!(address.contains("IFA_LOCAL fd01::1\n"), "{address}");
     let element = event(&trace, &["→ NFT_MSG_NEWSETELEM", "bridge"]);
     assert!(element.contains(" comment \"plumb:net/a/eth0"), "{element}");
+    let index = pod.ip("link show eth0")[0]["ifindex"].to_string();
+    event(&trace, &["container", &format!("SIOCGIFINDEX \"eth0\": {index}\n")]);
+    event(&trace, &["host", &format!("SIOCGIFINDEX {veth:?}: ENODEV (No such device)")]);
     for words in [
         ["host", "create /var/lib/cni/networks/net/10.1.0.2"],
         ["host", "open /run/netns/a"],

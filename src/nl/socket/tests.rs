@@ -498,12 +498,12 @@ fn padded(sequence: u32, number: u32, length: usize) -> Vec<u8> {
 
 #[test]
 fn an_answer_that_does_not_fit_is_asked_for_again_with_more_room() {
-    for length in [8192, 8196, 100_000, LARGEST_ANSWER] {
+    for length in [BUFFER, BUFFER + 4, 100_000, LARGEST_ANSWER] {
         let answers = (1..=2).map(|n| vec![Answer::Datagram(padded(n, 5, length))]).collect();
         let (mut kernel, record) = answering(answers);
         assert_eq!(kernel.query(&ask(1)), Ok(5), "{length} bytes");
         let asked: Vec<_> = record.borrow().iter().map(|bytes| sequences(&bytes.0)).collect();
-        let expected: &[&[u32]] = if length == 8192 { &[&[1]] } else { &[&[1], &[2]] };
+        let expected: &[&[u32]] = if length == BUFFER { &[&[1]] } else { &[&[1], &[2]] };
         assert_eq!(asked, expected, "{length} bytes");
     }
 }
