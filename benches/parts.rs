@@ -73,7 +73,6 @@ fn requests(c: &mut Criterion) {
                 name: "vethzfbzf62rxzj",
                 mac: Mac([2, 0, 0, 0, 0, 1]),
                 mtu: None,
-                master: Some(3),
                 peer_name: "eth0",
                 peer_mac: Mac([2, 0, 0, 0, 0, 2]),
                 peer_netns: netns.as_fd(),
