@@ -319,6 +319,18 @@ pub fn get<C: Channel>(socket: &mut Socket<C>, target: Target<'_>) -> Result<Opt
     }
 }
 
+/// Has the kernel carry out `requests`, and reads a link as they leave it, in one datagram.
+///
+/// # Errors
+/// The first refusal; `ENODEV` if there is no such link.
+pub fn execute_then_get<C: Channel>(
+    socket: &mut Socket<C>,
+    requests: &[&dyn Request],
+    target: Target<'_>,
+) -> Result<Link, Error> {
+    socket.execute_then_query(requests, &Get(Some(target)))
+}
+
 /// Reads all links of the namespace.
 ///
 /// # Errors
@@ -559,6 +571,26 @@ impl Request for Set<'_> {
     fn tolerates(&self, errno: Errno) -> bool {
         let alone = Change { no_ipv6_link_local: true, ..Change::default() };
         errno == Errno::EAFNOSUPPORT && self.change == alone
+    }
+}
+
+/// Takes a link down: `ip link set dev … down`.
+#[derive(Clone, Copy, Debug)]
+pub struct SetDown<'a>(pub Target<'a>);
+
+impl fmt::Display for SetDown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "set {} (down)", self.0)
+    }
+}
+
+impl Request for SetDown<'_> {
+    fn kind(&self) -> u16 {
+        libc::RTM_NEWLINK
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        self.0.header(out, 0, IFF_UP);
     }
 }
 
