@@ -9,9 +9,9 @@ use super::container::{Container, Ipv6};
 use super::undo::Undo;
 use crate::cni::{Attachment, Code, Error, Request};
 use crate::net::Mac;
-use crate::nl::link::{Change, PortFlags, Target};
+use crate::nl::link::{Change, Link, PortFlags, Target};
 use crate::nl::request::Request as NlRequest;
-use crate::nl::{Family, Socket, link};
+use crate::nl::{self, Family, Socket, link};
 use crate::sys::netns::Netns;
 
 /// What a pair is to be like.
@@ -44,6 +44,27 @@ impl<'a> Pair<'a> {
     /// # Errors
     /// The kernel's refusal; the container has an interface of that name.
     pub fn make(&self, host: &mut Socket, undo: &mut Undo<'a>) -> Result<(), Error> {
+        self.make_by(host, undo, |host, requests| host.execute(requests))
+    }
+
+    /// Makes the pair, and reads its host end in the same conversation.
+    ///
+    /// # Errors
+    /// As [`make`](Self::make).
+    pub fn make_and_read(&self, host: &mut Socket, undo: &mut Undo<'a>) -> Result<Link, Error> {
+        let name = self.attachment.host_link();
+        let read = |host: &mut Socket, requests: &[&dyn NlRequest]| {
+            link::execute_then_get(host, requests, Target::Name(&name))
+        };
+        self.make_by(host, undo, read)
+    }
+
+    fn make_by<T>(
+        &self,
+        host: &mut Socket,
+        undo: &mut Undo<'a>,
+        execute: impl FnOnce(&mut Socket, &[&dyn NlRequest]) -> Result<T, nl::Error>,
+    ) -> Result<T, Error> {
         let attachment = self.attachment;
         let (name, label) = (attachment.host_link(), attachment.label());
         let veth = link::NewVeth {
@@ -78,7 +99,7 @@ impl<'a> Pair<'a> {
         if self.port.is_some() {
             requests.push(&silence);
         }
-        let made = host.execute(&requests);
+        let made = execute(host, &requests);
         if let Err(error) = &made
             && (error.errno, error.request) == (Errno::EEXIST, 0)
         {
@@ -102,6 +123,37 @@ pub fn refuse_if_interface_exists(netns: &Netns, ifname: &str) -> Result<(), Err
         "container interface {ifname:?} already exists; DEL of its attachment would remove it"
     );
     Err(Error::new(Code::Internal, msg).with_details("EEXIST"))
+}
+
+/// Sees whether a link is the host's end of a pair with this MTU, if one is asked for. The container's end
+/// is not compared: plugin tuning may have given it another.
+///
+/// # Errors
+/// It is not.
+pub fn check_host_end(link: &Link, mtu: Option<u32>) -> Result<(), Error> {
+    let fault = |what: String| {
+        let msg = format!("host interface {:?} {what}", link.name);
+        Err(Error::new(Code::Internal, msg))
+    };
+    match mtu {
+        _ if !link.is_veth() => fault("is not a veth".into()),
+        Some(mtu) if link.mtu != mtu => fault(format!("has an MTU of {}, not {mtu}", link.mtu)),
+        _ => Ok(()),
+    }
+}
+
+/// Sees whether two links, in the container and on the host, are one pair.
+///
+/// # Errors
+/// They are not.
+pub fn check_ends(inside: &Link, outside: &Link) -> Result<(), Error> {
+    let connected = inside.peer == Some(outside.index) && outside.peer == Some(inside.index);
+    if inside.is_veth() && connected {
+        return Ok(());
+    }
+    let (inside, outside) = (&inside.name, &outside.name);
+    let msg = format!("{inside:?} and {outside:?} are not the two ends of a veth pair");
+    Err(Error::new(Code::Internal, msg))
 }
 
 /// Deletes the attachment's pair by its host's end, and says whether there was one. If there is none the
