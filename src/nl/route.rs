@@ -50,6 +50,23 @@ pub struct Route {
 }
 
 impl Route {
+    /// A route through a link, in the main table.
+    #[must_use]
+    pub fn through(link: u32, destination: Cidr) -> Self {
+        Self {
+            destination,
+            gateway: None,
+            onlink: false,
+            source: None,
+            link,
+            table: TABLE_MAIN,
+            priority: 0,
+            scope: None,
+            mtu: 0,
+            advmss: 0,
+        }
+    }
+
     /// Whether `other`, as read from the kernel, is this route.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {

@@ -140,7 +140,7 @@ fn a_refused_request_counts_more_than_the_answer_to_the_question_behind_it() {
     let requests: [&dyn Request; 3] = [&tolerant, &ask(8), &ask(9)];
     let refusals = || {
         [refused(1, Errno::EEXIST), refused(2, Errno::EBUSY), refused(3, Errno::EPERM)]
-            .map(|bytes| Answer::Datagram(bytes))
+            .map(Answer::Datagram)
     };
     for answer in [object(4, Flags::empty(), 5), refused(4, Errno::ENODEV)] {
         let answers = refusals().into_iter().chain([Answer::Datagram(answer)]).collect();
