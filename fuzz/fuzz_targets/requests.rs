@@ -32,11 +32,26 @@ enum Input<'a> {
         scope: Option<u8>,
     },
     Bridge(Name<'a>, [u8; 6], Option<u32>),
-    Veth { names: [Name<'a>; 2], macs: [[u8; 6]; 2], mtu: Option<u32>, master: Option<u32> },
-    Change { index: u32, flags: [bool; 6], alias: Option<Name<'a>>, mac: Option<[u8; 6]> },
+    Veth {
+        names: [Name<'a>; 2],
+        macs: [[u8; 6]; 2],
+        mtu: Option<u32>,
+        master: Option<u32>,
+    },
+    Change {
+        index: u32,
+        flags: [bool; 6],
+        alias: Option<Name<'a>>,
+        mac: Option<[u8; 6]>,
+    },
     Element(Name<'a>, &'a [u8], Name<'a>),
     Set(Name<'a>, Vec<u8>),
-    Rule { set: Name<'a>, numbers: [u32; 3], bytes: &'a [u8], inverted: bool },
+    Rule {
+        set: Name<'a>,
+        numbers: [u32; 3],
+        bytes: &'a [u8],
+        inverted: bool,
+    },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -173,7 +188,10 @@ fn read_back(input: &Input<'_>) -> Option<()> {
         Input::Trees(..) | Input::Bytes(..) => {}
         Input::Address(network, link, [without_dad, without_prefix_route]) => {
             let cidr = network.cidr();
-            let answer = answer(Family::Route, &addr::Add { link, cidr, without_dad, without_prefix_route })?;
+            let answer = answer(
+                Family::Route,
+                &addr::Add { link, cidr, without_dad, without_prefix_route },
+            )?;
             let read = addr::of_link(&mut parrot(&answer), link).unwrap();
             assert_eq!(read.iter().map(|a| (a.link, a.cidr)).collect::<Vec<_>>(), [(link, cidr)]);
         }
