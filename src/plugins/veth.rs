@@ -1,5 +1,6 @@
-//! The veth pair that connects a container with the host: made whole in one conversation, found again
-//! by a name that follows from the attachment's, and deleted.
+//! The veth pair that connects a container with the host: made in one conversation, connected in another
+//! once the container's end is ready, found again by a name that follows from the attachment's, and
+//! deleted.
 
 use std::os::fd::AsFd;
 
@@ -39,7 +40,8 @@ pub struct Port {
 }
 
 impl<'a> Pair<'a> {
-    /// Makes the pair. What an earlier ADD of the same attachment has left on the host is replaced.
+    /// Makes the pair, both ends down. What an earlier ADD of the same attachment has left on the host is
+    /// replaced.
     ///
     /// # Errors
     /// The kernel's refusal; the container has an interface of that name.
@@ -71,18 +73,14 @@ impl<'a> Pair<'a> {
             name: &name,
             mac: attachment.host_mac(),
             mtu: self.mtu,
-            master: self.port.map(|port| port.bridge),
             peer_name: &attachment.ifname,
             peer_mac: self.container_mac,
             peer_netns: self.netns.as_fd(),
         };
-        // What the kernel does not take when it makes a link.
+        // What the kernel does not take when it makes a link. Of a link that is up it would tell
+        // everybody, and IPv6 would go through all routes.
         let target = Target::Name(&name);
-        let change = Change {
-            alias: Some(&label),
-            port: self.port.map(|port| port.flags).filter(|flags| *flags != PortFlags::default()),
-            ..Change::default()
-        };
+        let change = Change { alias: Some(&label), ..Change::default() };
         let settings = link::Set { target, change };
         // A bridge's port speaks no IPv6 itself.
         let change = Change { no_ipv6_link_local: true, ..Change::default() };
@@ -108,6 +106,27 @@ impl<'a> Pair<'a> {
             undo.push(move || delete_own(&mut Socket::open(Family::Route)?, &name, &label));
         }
         Ok(made?)
+    }
+
+    /// Brings the host's end up, as a port of its bridge if it is to be one.
+    ///
+    /// The container's end is up by now, so the port has a carrier at once, and the bridge enables it a
+    /// single time; each time costs the kernel a walk over all ports. Whatever the container sends of its
+    /// own accord from here on, as IPv6 does, is nothing that ADD has to wait for.
+    ///
+    /// # Errors
+    /// The kernel's refusal: the bridge has no room for another port, for one.
+    pub fn connect(&self, host: &mut Socket) -> Result<(), Error> {
+        let name = self.attachment.host_link();
+        let set = |change| link::Set { target: Target::Name(&name), change };
+        let flags = self.port.map(|port| port.flags).filter(|flags| *flags != PortFlags::default());
+        let master = self.port.map(|port| port.bridge);
+        // Only a port has a port's settings, and it is to have them before anything passes.
+        let join = set(Change { master, ..Change::default() });
+        let up = set(Change { up: true, port: flags, ..Change::default() });
+        let both = set(Change { up: true, master, ..Change::default() });
+        let requests: &[&dyn NlRequest] = if flags.is_some() { &[&join, &up] } else { &[&both] };
+        Ok(host.execute(requests)?)
     }
 }
 

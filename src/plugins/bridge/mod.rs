@@ -1,10 +1,10 @@
 //! bridge: connects a container to a bridge on the host by a veth pair.
 //!
 //! ADD, in the order in which things happen: addresses are leased; the bridge is found, or made; the
-//! veth pair is made whole, its host end up and in the bridge, the other born in the container under its
-//! final name; the container's end gets addresses and routes; then the host gets what the container
-//! needs of it: the gateway's address on the bridge, masquerading, forwarding. The bridge's port is up
-//! when ADD returns.
+//! veth pair is made, one end born in the container under its final name; the container's end is brought
+//! up with addresses and routes; the packet rules are told of it; the host's end becomes a port of the
+//! bridge; then the host gets what else the container needs of it: the gateway's address on the bridge,
+//! forwarding. The port forwards when ADD returns.
 //!
 //! DEL needs nothing but the configuration: the host's end bears a name that follows from the
 //! attachment's.
@@ -87,22 +87,22 @@ fn attach<'a>(
     };
     pair.make(&mut host, undo)?;
 
-    // Only now, with a port in the bridge: who takes an address back looks for ports before and after.
-    let plan = gateway::Plan::make(&mut host, &bridge, gateways, conf)?;
-    if plan.makes_a_gateway() {
-        device::keep_mac(&mut host, &bridge)?;
-    }
-
     let ipv6 = conf.ipv6(&result);
     let mut container = Container::require(request.netns()?, &attachment.ifname, ipv6)?;
     if !conf.leave_down {
         container.configure(&result, ipv6.dad)?;
     }
-
-    plan.carry_out(&mut host, &bridge, attachment, undo)?;
     add_rules(conf, attachment, &result, mac, undo)?;
-    forwarding::enable(&plan.gateways)?;
+    pair.connect(&mut host)?;
     let port = port_up(&mut host, conf, attachment, &bridge)?;
+
+    // Only now, with a port in the bridge: who takes an address back looks for ports before and after.
+    let plan = gateway::Plan::make(&mut host, &bridge, gateways, conf)?;
+    if plan.makes_a_gateway() {
+        device::keep_mac(&mut host, &bridge)?;
+    }
+    plan.carry_out(&mut host, &bridge, attachment, undo)?;
+    forwarding::enable(&plan.gateways)?;
     container.await_addresses(&result)?;
     // A bridge whose MTU nobody has set takes on its ports' smallest.
     let bridge = if port.mtu == bridge.mtu {
@@ -160,15 +160,16 @@ fn port_up(
 ) -> Result<Link, Error> {
     let name = attachment.host_link();
     let port = read_port(host, &name, bridge)?;
-    if port.operational || conf.leave_down {
+    if port.forwarding || port.operational || conf.leave_down {
         return Ok(port);
     }
-    // A kernel before 6.8, which does not bring the change to an end when it is asked.
+    // The bridge has learned of the carrier's absence before, and on a kernel before 6.8, which does not
+    // bring that change to an end when it is asked, not yet of its presence.
     let monitor = Monitor::open(Changes::Links)?;
     let deadline = Instant::now() + PORT_PATIENCE;
     loop {
         let port = read_port(host, &name, bridge)?;
-        if port.operational {
+        if port.forwarding || port.operational {
             return Ok(port);
         }
         if !monitor.wait(port.index, deadline)? {
