@@ -42,13 +42,17 @@ fn host_end(result: &Value) -> String {
     result["interfaces"][0]["name"].as_str().unwrap().to_owned()
 }
 
-/// Lines of `ip route` for both families, without link-local ones; `LINK` stands for a veth's name.
+/// Lines of `ip route` for both families, without link-local ones; `LINK` stands for a veth's name. That
+/// the other end is up, too, shows a little later.
 fn routes(text: &str) -> BTreeSet<String> {
     let unnamed = |line: &str| {
-        let words = line.split_whitespace().map(|word| match word.starts_with("veth") {
-            true => "LINK",
-            false => word,
-        });
+        let words =
+            line.split_whitespace().filter(|word| *word != "linkdown").map(|word| {
+                match word.starts_with("veth") {
+                    true => "LINK",
+                    false => word,
+                }
+            });
         words.collect::<Vec<_>>().join(" ")
     };
     text.lines().filter(|line| !line.starts_with("fe80::/64")).map(unnamed).collect()
