@@ -128,7 +128,7 @@ fn addresses_and_routes_are_the_references() {
             .filter_map(|a| Some(format!("{}/{}", a["local"].as_str()?, a["prefixlen"])))
             .collect::<BTreeSet<_>>();
         let accept_ra = host.sysctl(&format!("ipv6/conf/{link}/accept_ra"));
-        let mut shown = result.clone();
+        let mut shown = result;
         for interface in shown["interfaces"].as_array_mut().unwrap() {
             interface["mac"] = "MAC".into();
             if interface["name"] != "eth0" {
@@ -435,7 +435,7 @@ fn a_route_through_another_neighbour_is_accepted() {
 
     settled(&pod, "fd01::1");
     let other = host.pod("b");
-    let mut refused = conf.clone();
+    let mut refused = conf;
     refused["ipam"]["routes"] = json!([{"dst": "192.0.2.0/24", "gw": "172.31.0.1"}]);
     let before = host.snapshot();
     host.add(&refused, &other).fails(999, &["192.0.2.0/24 via 172.31.0.1"]);

@@ -6,9 +6,10 @@ use crate::harness::{BIN, Call, Host, PLUMB, bridge_conf};
 
 const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
-fn conf(ipam: Value) -> Value {
-    let mut conf = json!({"cniVersion": "1.1.0", "name": "net", "type": "static", "ipam": ipam});
-    conf["ipam"]["type"] = json!("static");
+fn conf(mut ipam: Value) -> Value {
+    ipam["type"] = json!("static");
+    let mut conf = json!({"cniVersion": "1.1.0", "name": "net", "type": "static"});
+    conf["ipam"] = ipam;
     conf
 }
 
