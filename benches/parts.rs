@@ -67,7 +67,7 @@ fn requests(c: &mut Criterion) {
     let mut socket = acknowledging();
     let netns = File::open("/proc/self/ns/net").unwrap();
     let target = Target::Name("vethzfbzf62rxzj");
-    group.bench_function("veth pair, alias, no IPv6 on the port", |b| {
+    group.bench_function("veth pair, alias, up", |b| {
         b.iter(|| {
             let veth = NewVeth {
                 name: "vethzfbzf62rxzj",
@@ -79,9 +79,8 @@ fn requests(c: &mut Criterion) {
             };
             let change = Change { alias: Some(LABEL), ..Change::default() };
             let alias = link::Set { target, change };
-            let change = Change { no_ipv6_link_local: true, ..Change::default() };
-            let silence = link::Set { target, change };
-            socket.execute(black_box(&[&veth as &dyn NlRequest, &alias, &silence])).unwrap();
+            let up = link::Set { target, change: Change { up: true, ..Change::default() } };
+            socket.execute(black_box(&[&veth as &dyn NlRequest, &alias, &up])).unwrap();
         });
     });
     group.bench_function("up, address, default route", |b| {
@@ -89,10 +88,13 @@ fn requests(c: &mut Criterion) {
             let change = Change { up: true, arp_notify: true, ..Change::default() };
             let up = link::Set { target: Target::Index(2), change };
             let cidr = "10.1.0.2/16".parse().unwrap();
-            let address = addr::Add { link: 2, cidr, without_dad: true };
+            let address =
+                addr::Add { link: 2, cidr, without_dad: true, without_prefix_route: false };
             let route = route::Add(route::Route {
                 destination: "0.0.0.0/0".parse().unwrap(),
                 gateway: Some(Ipv4Addr::new(10, 1, 0, 1).into()),
+                onlink: false,
+                source: None,
                 link: 2,
                 table: route::TABLE_MAIN,
                 priority: 0,

@@ -22,9 +22,6 @@ const VETH_INFO_PEER: u16 = 1;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 /// `IFLA_BR_VLAN_FILTERING` (linux/if_link.h).
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
-/// `IFLA_BRPORT_STATE` (linux/if_link.h), and of its values `BR_STATE_FORWARDING` (linux/if_bridge.h).
-const IFLA_BRPORT_STATE: u16 = 1;
-const BR_STATE_FORWARDING: u8 = 3;
 /// `IFLA_BRPORT_MODE`, hairpin; `IFLA_BRPORT_ISOLATED` (linux/if_link.h).
 const IFLA_BRPORT_MODE: u16 = 4;
 /// `IFLA_BRPORT_BRIDGE_ID`: priority and link-layer address of the designated bridge, two bytes and six.
@@ -123,8 +120,6 @@ pub struct Link {
     pub traffic: Traffic,
     /// Of a bridge: VLAN filtering is on.
     pub vlan_filtering: bool,
-    /// Of a bridge's port: it forwards.
-    pub forwarding: bool,
     /// Of a bridge's port.
     pub port: PortFlags,
     /// Of a bridge's port: the link-layer address of its bridge, as the port's designated bridge. None if the
@@ -244,9 +239,6 @@ impl Link {
                     for option in attribute.nested() {
                         let option = option?;
                         match option.kind {
-                            IFLA_BRPORT_STATE => {
-                                self.forwarding = option.u8()? == BR_STATE_FORWARDING;
-                            }
                             IFLA_BRPORT_MODE => self.port.hairpin = option.u8()? != 0,
                             IFLA_BRPORT_ISOLATED => self.port.isolated = option.u8()? != 0,
                             IFLA_BRPORT_BRIDGE_ID => {
@@ -324,6 +316,18 @@ pub fn get<C: Channel>(socket: &mut Socket<C>, target: Target<'_>) -> Result<Opt
         Err(error) if error.errno == Errno::ENODEV => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Has the kernel carry out `requests`, and reads a link as they leave it, in one datagram.
+///
+/// # Errors
+/// The first refusal; `ENODEV` if there is no such link.
+pub fn execute_then_get<C: Channel>(
+    socket: &mut Socket<C>,
+    requests: &[&dyn Request],
+    target: Target<'_>,
+) -> Result<Link, Error> {
+    socket.execute_then_query(requests, &Get(Some(target)))
 }
 
 /// Reads all links of the namespace.
@@ -560,6 +564,26 @@ impl Request for Set<'_> {
                 });
             });
         }
+    }
+}
+
+/// Takes a link down: `ip link set dev … down`.
+#[derive(Clone, Copy, Debug)]
+pub struct SetDown<'a>(pub Target<'a>);
+
+impl fmt::Display for SetDown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "set {} (down)", self.0)
+    }
+}
+
+impl Request for SetDown<'_> {
+    fn kind(&self) -> u16 {
+        libc::RTM_NEWLINK
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        self.0.header(out, 0, IFF_UP);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Keys that several interface plugins have in common.
 
+use super::container;
 use crate::cni::json::Node;
+use crate::cni::result::CniResult;
 use crate::cni::{Code, Error, Request};
 use crate::net::Mac;
 
@@ -50,6 +52,22 @@ pub fn veth_mtu(root: &Node<'_>) -> Result<Option<u32>, Error> {
         ));
     }
     Ok(mtu)
+}
+
+/// Refuses an MTU that IPv6 can't do with (RFC 8200, section 5): the kernel would refuse the address, with
+/// less to say about it.
+///
+/// # Errors
+/// There is an IPv6 address, and the MTU is too small for it.
+pub fn check_mtu_for(mtu: Option<u32>, result: &CniResult) -> Result<(), Error> {
+    const IPV6_MIN_MTU: u32 = 1280;
+    match mtu {
+        Some(mtu) if mtu < IPV6_MIN_MTU && container::has_ipv6(result) => {
+            let expected = format!("at least {IPV6_MIN_MTU}, as there is an IPv6 address");
+            Err(Error::invalid("mtu", mtu, &expected))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Sees whether `ipMasqBackend` is one that there is: both of the reference's are served by the same

@@ -12,7 +12,9 @@ pub mod conf;
 pub mod container;
 pub mod detach;
 pub mod forwarding;
+pub mod loopback;
 pub mod masquerade;
+pub mod ptp;
 pub mod spoof_check;
 pub mod undo;
 pub mod veth;
@@ -26,7 +28,13 @@ use crate::ipam;
 use crate::nl;
 
 /// All plugins, by name.
-pub const ALL: [&Plugin; 2] = [&bridge::PLUGIN, &ipam::host_local::PLUGIN];
+pub const ALL: [&Plugin; 5] = [
+    &bridge::PLUGIN,
+    &ptp::PLUGIN,
+    &loopback::PLUGIN,
+    &ipam::host_local::PLUGIN,
+    &ipam::static_ipam::PLUGIN,
+];
 
 /// The plugin of this name.
 #[must_use]

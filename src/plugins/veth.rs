@@ -3,6 +3,7 @@
 //! deleted.
 
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -10,10 +11,15 @@ use super::container::{Container, Ipv6};
 use super::undo::Undo;
 use crate::cni::{Attachment, Code, Error, Request};
 use crate::net::Mac;
-use crate::nl::link::{Change, PortFlags, Target};
+use crate::nl::link::{Change, Link, PortFlags, Target};
+use crate::nl::monitor::{Changes, Monitor};
+use crate::nl::request::Request as NlRequest;
 use crate::nl::{self, Family, Socket, link};
 use crate::sys::netns::Netns;
 use crate::sys::sysctl;
+
+/// How long the kernel may take to see that both ends of a pair are up.
+const CARRIER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a pair is to be like.
 #[derive(Debug)]
@@ -31,12 +37,33 @@ pub struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    /// Makes the pair, with the host's end up. What an earlier ADD of the same attachment has left on the
-    /// host is replaced.
+    /// Makes the pair, with the host's end up if it is to be a port. What an earlier ADD of the same
+    /// attachment has left on the host is replaced.
     ///
     /// # Errors
     /// The kernel's refusal; the container has an interface of that name.
     pub fn make(&self, host: &mut Socket, undo: &mut Undo<'a>) -> Result<(), Error> {
+        self.make_by(host, undo, |host, requests| host.execute(requests))
+    }
+
+    /// Makes the pair, and reads its host end in the same conversation.
+    ///
+    /// # Errors
+    /// As [`make`](Self::make).
+    pub fn make_and_read(&self, host: &mut Socket, undo: &mut Undo<'a>) -> Result<Link, Error> {
+        let name = self.attachment.host_link();
+        let read = |host: &mut Socket, requests: &[&dyn NlRequest]| {
+            link::execute_then_get(host, requests, Target::Name(&name))
+        };
+        self.make_by(host, undo, read)
+    }
+
+    fn make_by<T>(
+        &self,
+        host: &mut Socket,
+        undo: &mut Undo<'a>,
+        execute: impl FnOnce(&mut Socket, &[&dyn NlRequest]) -> Result<T, nl::Error>,
+    ) -> Result<T, Error> {
         let attachment = self.attachment;
         let (name, label) = (attachment.host_link(), attachment.label());
         let veth = link::NewVeth {
@@ -61,7 +88,11 @@ impl<'a> Pair<'a> {
             // It is of an earlier ADD, into another namespace, that was never undone.
             delete_own(host, &name, &label)?;
         }
-        let made = host.execute(&[&veth, &alias, &up]);
+        let mut requests: Vec<&dyn NlRequest> = vec![&veth, &alias];
+        if self.port.is_some() {
+            requests.push(&up);
+        }
+        let made = execute(host, &requests);
         if let Err(error) = &made
             && (error.errno, error.request) == (Errno::EEXIST, 0)
         {
@@ -69,11 +100,11 @@ impl<'a> Pair<'a> {
         } else {
             undo.push(move || delete_own(&mut Socket::open(Family::Route)?, &name, &label));
         }
-        made?;
+        let made = made?;
         if self.port.is_some() {
-            disable_ipv6(&self.attachment.host_link());
+            disable_ipv6(&attachment.host_link());
         }
-        Ok(())
+        Ok(made)
     }
 
     /// Makes the host's end a port of a bridge.
@@ -98,6 +129,33 @@ impl<'a> Pair<'a> {
     }
 }
 
+/// Waits until the host's end of a pair is in operation, as `read` sees it, and returns it.
+///
+/// Its other end came up after it. The kernel brings that change to an end when it is asked for the link,
+/// since 6.8.
+///
+/// # Errors
+/// Those of `read`; the link is still not in operation after 5 s.
+pub fn await_carrier(mut read: impl FnMut() -> Result<Link, Error>) -> Result<Link, Error> {
+    let link = read()?;
+    if link.operational {
+        return Ok(link);
+    }
+    let monitor = Monitor::open(Changes::Links)?;
+    let deadline = Instant::now() + CARRIER_PATIENCE;
+    loop {
+        let link = read()?;
+        if link.operational {
+            return Ok(link);
+        }
+        if !monitor.wait(link.index, deadline)? {
+            let (name, patience) = (&link.name, CARRIER_PATIENCE.as_secs());
+            let msg = format!("host interface {name:?} is not up after {patience} s");
+            return Err(Error::new(Code::Internal, msg));
+        }
+    }
+}
+
 /// Turns IPv6 off on a bridge's port, which speaks none itself. The kernel would give it a route for
 /// multicast, and look at those of all other ports first. Where the setting can't be written that is all
 /// the harm.
@@ -117,6 +175,37 @@ pub fn refuse_if_interface_exists(netns: &Netns, ifname: &str) -> Result<(), Err
         "container interface {ifname:?} already exists; DEL of its attachment would remove it"
     );
     Err(Error::new(Code::Internal, msg).with_details("EEXIST"))
+}
+
+/// Sees whether a link is the host's end of a pair with this MTU, if one is asked for. The container's end
+/// is not compared: plugin tuning may have given it another.
+///
+/// # Errors
+/// It is not.
+pub fn check_host_end(link: &Link, mtu: Option<u32>) -> Result<(), Error> {
+    let fault = |what: String| {
+        let msg = format!("host interface {:?} {what}", link.name);
+        Err(Error::new(Code::Internal, msg))
+    };
+    match mtu {
+        _ if !link.is_veth() => fault("is not a veth".into()),
+        Some(mtu) if link.mtu != mtu => fault(format!("has an MTU of {}, not {mtu}", link.mtu)),
+        _ => Ok(()),
+    }
+}
+
+/// Sees whether two links, in the container and on the host, are one pair.
+///
+/// # Errors
+/// They are not.
+pub fn check_ends(inside: &Link, outside: &Link) -> Result<(), Error> {
+    let connected = inside.peer == Some(outside.index) && outside.peer == Some(inside.index);
+    if inside.is_veth() && connected {
+        return Ok(());
+    }
+    let (inside, outside) = (&inside.name, &outside.name);
+    let msg = format!("{inside:?} and {outside:?} are not the two ends of a veth pair");
+    Err(Error::new(Code::Internal, msg))
 }
 
 /// Deletes the attachment's pair by its host's end, and says whether there was one. If there is none the

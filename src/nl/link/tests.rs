@@ -224,6 +224,16 @@ fn a_link_can_be_named_in_a_change() {
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
 }
 
+/// `ip link set d0 down`
+#[test]
+fn a_link_is_taken_down() {
+    let expected = hex("
+        20000000 1000 0500 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK
+        00000000 03000000 00000000 01000000    # struct ifinfomsg: index 3, IFF_UP is to be off
+        ");
+    assert_eq!(sent(|kernel| kernel.execute(&[&SetDown(Target::Index(3))])), expected);
+}
+
 /// `ip link del dev vethbeef`
 ///
 /// ip(8) asks for the index first, and gives that: the second message.
@@ -424,7 +434,6 @@ fn a_bridge_is_read() {
         up: true,
         promiscuous: true,
         operational: true,
-        forwarding: false,
         mac: Some(MAC),
         mtu: 1400,
         kind: Some("bridge".to_owned()),
@@ -590,7 +599,6 @@ fn a_veth_that_is_a_bridges_port_is_read() {
         up: true,
         promiscuous: false,
         operational: true,
-        forwarding: true,
         mac: Some(Mac([0x02, 0, 0x5e, 0x10, 0, 0x03])),
         mtu: 1400,
         kind: Some("veth".to_owned()),
@@ -920,7 +928,7 @@ fn purposes_name_the_link_and_what_is_done_to_it() {
         peer_netns: netns.as_fd(),
     };
     let bridge = NewBridge { name: "cni0", mac: MAC, mtu: None, multicast_snooping: true };
-    let purposes: [(&dyn Request, &str); 6] = [
+    let purposes: [(&dyn Request, &str); 7] = [
         (&Get(Some(Target::Index(7))), "read link 7"),
         (&Get(None), "list links"),
         (&bridge, r#"create bridge "cni0""#),
@@ -929,6 +937,7 @@ fn purposes_name_the_link_and_what_is_done_to_it() {
             &Set { target: Target::Name("eth0"), change: all },
             r#"set link "eth0" (up, promiscuous, master, address, alias, bridge port flags, arp_notify)"#,
         ),
+        (&SetDown(Target::Name("eth0")), r#"set link "eth0" (down)"#),
         (&Delete(Target::Name("eth0")), r#"delete link "eth0""#),
     ];
     for (request, expected) in purposes {

@@ -15,18 +15,15 @@ pub mod conf;
 mod device;
 mod gateway;
 
-use std::time::{Duration, Instant};
-
 use super::container::{Container, Ipv6};
 use super::undo::Undo;
 use super::{attach, detach, forwarding, masquerade, spoof_check, veth};
 use crate::cni::error::Errors;
-use crate::cni::result::{CniResult, Interface};
+use crate::cni::result::CniResult;
 use crate::cni::{Attachment, Code, Error, Plugin, Request};
 use crate::ipam::Ipam;
-use crate::net::{Cidr, Mac};
+use crate::net::Mac;
 use crate::nl::link::{Link, Target};
-use crate::nl::monitor::{Changes, Monitor};
 use crate::nl::{Family, Socket, link, nft};
 
 use conf::Conf;
@@ -41,9 +38,6 @@ pub const PLUGIN: Plugin = Plugin {
     gc: detach::collect_garbage,
     status,
 };
-
-/// How long the kernel may take to bring a bridge's port up.
-const PORT_PATIENCE: Duration = Duration::from_secs(5);
 
 fn add(request: &Request) -> Result<CniResult, Error> {
     let conf = Conf::read(request)?;
@@ -67,9 +61,9 @@ fn attach<'a>(
 ) -> Result<CniResult, Error> {
     let mut host = Socket::open(Family::Route)?;
     let mut result = attach::lease(request, ipam, undo)?;
-    conf.check_mtu_for(&result)?;
+    super::conf::check_mtu_for(conf.mtu, &result)?;
     if conf.is_gateway {
-        gateway::complete(&mut result);
+        attach::complete_gateways(&mut result);
     }
     if conf.is_default_gateway {
         gateway::add_default_routes(&mut result);
@@ -88,8 +82,7 @@ fn attach<'a>(
     pair.make(&mut host, undo)?;
 
     let ipv6 = conf.ipv6(&result);
-    let container = Container::enter(request.netns()?, &attachment.ifname, ipv6)?;
-    let mut container = container.ok_or_else(|| vanished(&attachment.ifname))?;
+    let mut container = Container::require(request.netns()?, &attachment.ifname, ipv6)?;
     if !conf.leave_down {
         container.configure(&result, ipv6.dad)?;
     }
@@ -100,7 +93,12 @@ fn attach<'a>(
         }
         bridge = device::ensure(&mut host, request, conf, undo)?;
     }
-    let port = port_up(&mut host, conf, attachment, &bridge)?;
+    let name = attachment.host_link();
+    let port = if conf.leave_down {
+        read_port(&mut host, &name, &bridge)?
+    } else {
+        veth::await_carrier(|| read_port(&mut host, &name, &bridge))?
+    };
 
     // Only now, with a port in the bridge: who takes an address back looks for ports before and after.
     let plan = gateway::Plan::make(&mut host, &bridge, gateways, conf)?;
@@ -121,11 +119,7 @@ fn attach<'a>(
     result.interfaces = vec![
         attach::interface(&bridge, port.bridge_mac.or(bridge.mac).unwrap_or_default()),
         attach::interface(&port, attachment.host_mac()),
-        Interface {
-            name: attachment.ifname.clone(),
-            sandbox: request.env.netns.clone(),
-            ..attach::interface(&port, mac)
-        },
+        attach::container_interface(request, &port, mac),
     ];
     for ip in &mut result.ips {
         ip.interface = Some(2);
@@ -144,7 +138,7 @@ fn add_rules(
     mac: Mac,
     undo: &mut Undo<'_>,
 ) -> Result<(), Error> {
-    let addresses = addresses(result);
+    let addresses = attach::addresses(result);
     let is_masqueraded = conf.ip_masq && !addresses.is_empty();
     if !is_masqueraded && !conf.mac_spoof_check {
         return Ok(());
@@ -160,48 +154,6 @@ fn add_rules(
         added?;
     }
     Ok(())
-}
-
-fn addresses(result: &CniResult) -> Vec<Cidr> {
-    let mut addresses: Vec<_> = result.ips.iter().map(|ip| ip.address).collect();
-    addresses.sort_by_key(|cidr| (cidr.address, cidr.prefix));
-    addresses.dedup();
-    addresses
-}
-
-fn vanished(ifname: &str) -> Error {
-    Error::new(Code::Internal, format!("container interface {ifname:?} has vanished"))
-}
-
-/// Waits until the bridge forwards what the container sends, and returns its port.
-fn port_up(
-    host: &mut Socket,
-    conf: &Conf,
-    attachment: &Attachment,
-    bridge: &Link,
-) -> Result<Link, Error> {
-    let name = attachment.host_link();
-    let port = read_port(host, &name, bridge)?;
-    if port.forwarding || port.operational || conf.leave_down {
-        return Ok(port);
-    }
-    // The bridge knew the port without a carrier, and a kernel before 6.8 does not bring the change to an
-    // end when it is asked.
-    let monitor = Monitor::open(Changes::Links)?;
-    let deadline = Instant::now() + PORT_PATIENCE;
-    loop {
-        let port = read_port(host, &name, bridge)?;
-        if port.forwarding || port.operational {
-            return Ok(port);
-        }
-        if !monitor.wait(port.index, deadline)? {
-            let msg = format!(
-                "bridge port in error state: {name:?} is not up after {} s",
-                PORT_PATIENCE.as_secs()
-            );
-            return Err(Error::new(Code::Internal, msg));
-        }
-    }
 }
 
 fn read_port(host: &mut Socket, name: &str, bridge: &Link) -> Result<Link, Error> {
@@ -242,19 +194,18 @@ fn check(request: &Request) -> Result<(), Error> {
     let mut host = Socket::open(Family::Route)?;
     let bridge = check_bridge(&mut host, &conf, &prev)?;
     let port = check_port(&mut host, &conf, &attachment, &prev, &bridge)?;
-    let container = Container::enter(request.netns()?, &attachment.ifname, Ipv6::DEFAULT)?;
-    let mut container = container.ok_or_else(|| vanished(&attachment.ifname))?;
+    let mut container = Container::require(request.netns()?, &attachment.ifname, Ipv6::DEFAULT)?;
     let link = container.check(&expected)?;
     attach::check_mac(&link, Some(returned))?;
     check_pair(&conf, &link, &port)?;
 
     if conf.is_gateway {
-        gateway::complete(&mut expected);
+        attach::complete_gateways(&mut expected);
         let gateways = gateway::addresses(&expected);
         gateway::check(&mut host, &bridge, &gateways)?;
         forwarding::check(&gateways)?;
     }
-    let addresses = addresses(&expected);
+    let addresses = attach::addresses(&expected);
     if conf.ip_masq && !addresses.is_empty() {
         masquerade::check(&mut nft::open()?, &attachment.label(), &addresses)?;
     }
@@ -295,18 +246,7 @@ fn check_port(
     let on_host = prev.interfaces.iter().find(|i| i.sandbox.is_empty() && i.name != conf.bridge);
     let name = on_host.map_or_else(|| attachment.host_link(), |link| link.name.clone());
     let port = read_port(host, &name, bridge)?;
-    if !port.is_veth() {
-        return Err(fault(format!("host interface {name:?} is not a veth")));
-    }
-    // The container's end is not compared: plugin tuning may have given it another.
-    if let Some(mtu) = conf.mtu
-        && port.mtu != mtu
-    {
-        return Err(fault(format!(
-            "host interface {name:?} has an MTU of {}, not {mtu}",
-            port.mtu
-        )));
-    }
+    veth::check_host_end(&port, conf.mtu)?;
     if port.port != conf.port {
         let (found, expected) = (port.port, conf.port);
         return Err(fault(format!("bridge port {name:?} has {found}, not {expected}")));
@@ -317,10 +257,7 @@ fn check_port(
 /// Sees whether `link` in the container and `port` on the host are one pair, in the state that ADD leaves.
 fn check_pair(conf: &Conf, link: &Link, port: &Link) -> Result<(), Error> {
     let (inside, outside) = (&link.name, &port.name);
-    if !link.is_veth() || link.peer != Some(port.index) || port.peer != Some(link.index) {
-        let what = format!("{inside:?} and {outside:?} are not the two ends of a veth pair");
-        return Err(fault(what));
-    }
+    veth::check_ends(link, port)?;
     if link.up == conf.leave_down {
         let state = if link.up { "up" } else { "down" };
         return Err(fault(format!("container interface {inside:?} is {state}")));
@@ -334,8 +271,7 @@ fn check_pair(conf: &Conf, link: &Link, port: &Link) -> Result<(), Error> {
 /// Sees whether an ADD would find what it needs.
 fn status(request: &Request) -> Result<(), Error> {
     let conf = Conf::read(request)?;
-    let unavailable = |error: Error| Error { code: Code::Unavailable as u32, ..error };
-    let mut host = Socket::open(Family::Route).map_err(|error| unavailable(error.into()))?;
+    let mut host = Socket::open(Family::Route).map_err(|error| Error::from(error).unavailable())?;
     if let Some(link) = link::get(&mut host, Target::Name(&conf.bridge))?
         && !link.is_bridge()
     {
@@ -343,12 +279,10 @@ fn status(request: &Request) -> Result<(), Error> {
         return Err(Error::new(Code::Unavailable, msg));
     }
     if conf.ip_masq {
-        masquerade::probe(&mut nft::open().map_err(|e| unavailable(e.into()))?)
-            .map_err(unavailable)?;
+        attach::probe_rules(masquerade::probe)?;
     }
     if conf.mac_spoof_check {
-        spoof_check::probe(&mut nft::open().map_err(|e| unavailable(e.into()))?)
-            .map_err(unavailable)?;
+        attach::probe_rules(spoof_check::probe)?;
     }
     match Ipam::of(request)? {
         Some(ipam) => ipam.status(),
