@@ -104,6 +104,16 @@ pub fn interface(link: &Link, mac: Mac) -> Interface {
     }
 }
 
+/// The container's own interface as it is told to the runtime. Of a veth pair `link` may be either end.
+#[must_use]
+pub fn container_interface(request: &Request, link: &Link, mac: Mac) -> Interface {
+    Interface {
+        name: request.env.ifname.clone(),
+        sandbox: request.env.netns.clone(),
+        ..interface(link, mac)
+    }
+}
+
 /// What ADD returned of the container's own interface: that, and the result with its addresses only.
 ///
 /// # Errors

@@ -2,20 +2,27 @@
 //!
 //! An interface plugin reads from top to bottom: what it is configured with, ADD, DEL, CHECK, GC,
 //! STATUS. What it has in common with others: [`conf`], keys; [`attach`], steps of ADD and CHECK;
-//! [`detach`], DEL and GC; [`veth`], the pair that reaches from the host into a container;
-//! [`container`], the container's side of any link; [`forwarding`]; [`masquerade`] and
-//! [`spoof_check`], packet rules; [`undo`], the way back of a failed ADD.
+//! [`detach`], DEL and GC; [`veth`], the pair that reaches from the host into a container; [`child`], a
+//! link that is born there, and [`rival`], what keeps it from that; [`container`], the container's side
+//! of any link; [`forwarding`]; [`masquerade`] and [`spoof_check`], packet rules; [`undo`], the way back
+//! of a failed ADD.
 
 pub mod attach;
 pub mod bridge;
+pub mod child;
 pub mod conf;
 pub mod container;
 pub mod detach;
+pub mod dummy;
 pub mod forwarding;
+pub mod ipvlan;
+pub mod macvlan;
 pub mod masquerade;
+pub mod rival;
 pub mod spoof_check;
 pub mod undo;
 pub mod veth;
+pub mod vlan;
 
 use std::io;
 
@@ -26,7 +33,14 @@ use crate::ipam;
 use crate::nl;
 
 /// All plugins, by name.
-pub const ALL: [&Plugin; 2] = [&bridge::PLUGIN, &ipam::host_local::PLUGIN];
+pub const ALL: [&Plugin; 6] = [
+    &bridge::PLUGIN,
+    &macvlan::PLUGIN,
+    &ipvlan::PLUGIN,
+    &vlan::PLUGIN,
+    &dummy::PLUGIN,
+    &ipam::host_local::PLUGIN,
+];
 
 /// The plugin of this name.
 #[must_use]

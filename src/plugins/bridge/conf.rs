@@ -54,7 +54,7 @@ impl Conf {
             is_default_gateway,
             force_address: root.flag("forceAddress")?,
             ip_masq: root.flag("ipMasq")?,
-            mtu: conf::veth_mtu(&root)?,
+            mtu: conf::mtu(&root)?,
             promiscuous: root.flag("promiscMode")?,
             port: PortFlags {
                 hairpin: root.flag("hairpinMode")?,
@@ -81,22 +81,6 @@ impl Conf {
         Ok(read)
     }
 
-    /// Refuses an MTU that IPv6 can't do with (RFC 8200, section 5): the kernel would refuse the address,
-    /// with less to say about it.
-    ///
-    /// # Errors
-    /// There is an IPv6 address, and the MTU is too small for it.
-    pub fn check_mtu_for(&self, result: &CniResult) -> Result<(), Error> {
-        const IPV6_MIN_MTU: u32 = 1280;
-        match self.mtu {
-            Some(mtu) if mtu < IPV6_MIN_MTU && container::has_ipv6(result) => {
-                let expected = format!("at least {IPV6_MIN_MTU}, as there is an IPv6 address");
-                Err(Error::invalid("mtu", mtu, &expected))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// How the container's end treats IPv6. An attachment that has only IPv4 addresses is left alone:
     /// nobody waits for its link-local address.
     pub fn ipv6(&self, result: &CniResult) -> Ipv6 {
@@ -108,7 +92,7 @@ impl Conf {
         } else {
             Dad::Default
         };
-        Ipv6 { dad, keep_addresses }
+        Ipv6 { dad, keep_addresses, announce: false }
     }
 }
 

@@ -21,7 +21,7 @@ use super::container::{Container, Ipv6};
 use super::undo::Undo;
 use super::{attach, detach, forwarding, masquerade, spoof_check, veth};
 use crate::cni::error::Errors;
-use crate::cni::result::{CniResult, Interface};
+use crate::cni::result::CniResult;
 use crate::cni::{Attachment, Code, Error, Plugin, Request};
 use crate::ipam::Ipam;
 use crate::net::{Cidr, Mac};
@@ -67,7 +67,7 @@ fn attach<'a>(
 ) -> Result<CniResult, Error> {
     let mut host = Socket::open(Family::Route)?;
     let mut result = attach::lease(request, ipam, undo)?;
-    conf.check_mtu_for(&result)?;
+    super::conf::check_mtu_for(conf.mtu, &result)?;
     if conf.is_gateway {
         gateway::complete(&mut result);
     }
@@ -94,8 +94,7 @@ fn attach<'a>(
     }
 
     let ipv6 = conf.ipv6(&result);
-    let container = Container::enter(request.netns()?, &attachment.ifname, ipv6)?;
-    let mut container = container.ok_or_else(|| vanished(&attachment.ifname))?;
+    let mut container = Container::with_link(request.netns()?, &attachment.ifname, ipv6)?;
     if !conf.leave_down {
         container.configure(&result, ipv6.dad)?;
     }
@@ -115,11 +114,7 @@ fn attach<'a>(
     result.interfaces = vec![
         attach::interface(&bridge, port.bridge_mac.or(bridge.mac).unwrap_or_default()),
         attach::interface(&port, attachment.host_mac()),
-        Interface {
-            name: attachment.ifname.clone(),
-            sandbox: request.env.netns.clone(),
-            ..attach::interface(&port, mac)
-        },
+        attach::container_interface(request, &port, mac),
     ];
     for ip in &mut result.ips {
         ip.interface = Some(2);
@@ -161,10 +156,6 @@ fn addresses(result: &CniResult) -> Vec<Cidr> {
     addresses.sort_by_key(|cidr| (cidr.address, cidr.prefix));
     addresses.dedup();
     addresses
-}
-
-fn vanished(ifname: &str) -> Error {
-    Error::new(Code::Internal, format!("container interface {ifname:?} has vanished"))
 }
 
 /// Waits until the bridge forwards what the container sends, and returns its port.
@@ -235,8 +226,7 @@ fn check(request: &Request) -> Result<(), Error> {
     let mut host = Socket::open(Family::Route)?;
     let bridge = check_bridge(&mut host, &conf, &prev)?;
     let port = check_port(&mut host, &conf, &attachment, &prev, &bridge)?;
-    let container = Container::enter(request.netns()?, &attachment.ifname, Ipv6::DEFAULT)?;
-    let mut container = container.ok_or_else(|| vanished(&attachment.ifname))?;
+    let mut container = Container::with_link(request.netns()?, &attachment.ifname, Ipv6::DEFAULT)?;
     let link = container.check(&expected)?;
     attach::check_mac(&link, Some(returned))?;
     check_pair(&conf, &link, &port)?;
