@@ -81,7 +81,9 @@ impl Host {
         let host = Self { holder, namespaces };
         host.sh(&format!(
             "ip link set lo up; mkdir -p {BIN} /run/netns
-             for name in bridge host-local; do ln -s {PLUMB} {BIN}/$name; done"
+             for name in bridge macvlan ipvlan vlan dummy host-local; do
+                 ln -s {PLUMB} {BIN}/$name
+             done"
         ));
         host
     }
