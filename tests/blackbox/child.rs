@@ -244,8 +244,8 @@ pub const DRIFTS: [(&str, &[&str]); 6] = [
     ("ip addr del IP4/16 dev eth0", &["eth0", "IP4/16", "missing"]),
     ("ip route del 192.0.2.0/24", &["eth0", "route 192.0.2.0/24", "missing"]),
     (
-        "ip link set eth0 name old; ip link add eth0 type veth peer name p; ip link set eth0 up
-         ip addr del IP4/16 dev old; ip addr add IP4/16 dev eth0
+        "ip link set eth0 down; ip link set eth0 name old; ip addr del IP4/16 dev old
+         ip link add eth0 type veth peer name p; ip link set eth0 up; ip addr add IP4/16 dev eth0
          ip route add 192.0.2.0/24 via 10.1.0.9",
         &["eth0", "is a veth, not a "],
     ),

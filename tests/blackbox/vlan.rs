@@ -130,7 +130,7 @@ fn check_names_what_has_gone_astray() {
     let conf = conf(&json!({"ipam": child::with_route()}));
     child::drifts(&conf, &child::DRIFTS);
     let number: (&str, &[&str]) = (
-        "ip link set eth0 name old; ip link set old down
+        "ip link set eth0 down; ip link set eth0 name old
          ip link add link old name eth0 type vlan id 9; ip link set old up; ip link set eth0 up
          ip addr del IP4/16 dev old; ip addr add IP4/16 dev eth0",
         &["eth0", "has number 9, not 7"],
