@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::failure::{CONTENTS, CONVERSATIONS, injected, walk};
 use crate::harness::{Call, Host, Pod, Snapshot, dual, network};
 
 pub const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -210,6 +211,79 @@ pub fn a_late_refusal_undoes_all(conf: &Value) {
     conf["ipam"]["routes"] = json!([{"dst": "192.0.2.0/24", "gw": "172.31.0.1"}]);
     let words = ["container interface \"eth0\"", "192.0.2.0/24", "172.31.0.1"];
     fails_without_a_trace(&host, &conf, &pod, 999, &words);
+}
+
+/// ADD fails at the n-th system call of each kind, for every n: all is undone, or if nothing can be done any
+/// more, by DEL.
+pub fn an_add_is_undone_whatever_fails(conf: &Value) {
+    let host = Host::new();
+    segment(&host, "up0");
+    let (other, pod) = (host.pod("other"), host.pod("a"));
+    let others = host.add(conf, &other).ok();
+    let before = host.snapshot();
+    let call = Call::new(&host, "ADD", conf).of(&pod);
+    for (syscall, suffix) in CONVERSATIONS
+        .iter()
+        .chain(&CONTENTS)
+        .map(|s| (*s, ""))
+        .chain([("sendto", "+"), ("socket", "+")])
+    {
+        walk(syscall, |n| {
+            let (outcome, reached) = injected(&call, syscall, &format!("{n}{suffix}"));
+            eprintln!("{syscall} {n}{suffix}: {}", outcome.stdout);
+            if outcome.status.success() {
+                host.check(conf, &outcome.ok(), &pod).ok();
+            } else {
+                outcome.error();
+                let can_undo = suffix.is_empty()
+                    && !outcome.stdout.contains("cannot return to the host")
+                    && !outcome.stdout.contains("print the result");
+                if can_undo {
+                    host.snapshot().assert_same_but_for_rules(&before);
+                    assert_bare(&pod);
+                }
+            }
+            host.del(conf, &pod).ok();
+            host.snapshot().assert_same_but_for_rules(&before);
+            assert_bare(&pod);
+            reached
+        });
+    }
+    host.check(conf, &others, &other).ok();
+}
+
+/// DEL fails at the n-th system call of each kind: what it says is gone is gone, an address keeps its lease
+/// while the link has it, and the next DEL leaves nothing.
+pub fn a_del_that_fails_is_made_up_for_by_the_next(conf: &Value) {
+    let host = Host::new();
+    segment(&host, "up0");
+    let (other, pod) = (host.pod("other"), host.pod("a"));
+    let others = host.add(conf, &other).ok();
+    let before = host.snapshot();
+    let call = Call::new(&host, "DEL", conf).of(&pod);
+    for syscall in ["socket", "sendto", "recvmsg", "setns", "openat", "ioctl", "flock", "unlinkat"]
+    {
+        walk(syscall, |n| {
+            host.add(conf, &pod).ok();
+            let (outcome, reached) = injected(&call, syscall, n);
+            eprintln!("{syscall} {n}: {}", outcome.stdout);
+            let has_link = pod.ip("link show").as_array().unwrap().len() > 1;
+            let leases = host.snapshot().since(&before).len();
+            if outcome.status.success() {
+                assert!(leases == 0, "{syscall} {n}: told that all is gone");
+                // Who can't see that the namespace is one takes it to have gone.
+                assert!(!has_link || syscall == "ioctl" || syscall == "openat", "{syscall} {n}");
+            } else {
+                outcome.error();
+                assert!(!has_link || leases == 1, "{syscall} {n}: the lease has gone first");
+            }
+            host.del(conf, &pod).ok();
+            host.snapshot().assert_same_but_for_rules(&before);
+            assert_bare(&pod);
+            reached
+        });
+    }
+    host.check(conf, &others, &other).ok();
 }
 
 /// ADDs, makes something go astray in the pod or on the host (`HOST: …`), and has CHECK find it.

@@ -339,3 +339,13 @@ fn status_tells_of_the_master() {
     conf.as_object_mut().unwrap().remove("master");
     host.status(&conf).fails(50, &["no default route"]);
 }
+
+#[test]
+fn an_add_is_undone_whatever_fails() {
+    child::an_add_is_undone_whatever_fails(&conf(&json!({})));
+}
+
+#[test]
+fn a_del_that_fails_is_made_up_for_by_the_next() {
+    child::a_del_that_fails_is_made_up_for_by_the_next(&conf(&json!({})));
+}
