@@ -150,6 +150,13 @@ fn measure(host: &Host, command: &str, conf: &Value, pod: &Pod<'_>) -> Cost {
     read_trace(&trace)
 }
 
+/// A configuration of another plugin than bridge.
+fn of_type(plugin: &str, keys: &Value) -> Value {
+    let mut conf = bridge_conf(keys);
+    conf["type"] = json!(plugin);
+    conf
+}
+
 /// The operations, each with what has been done before.
 fn operations() -> Vec<(String, Cost)> {
     let host_local = json!({
@@ -167,6 +174,21 @@ fn operations() -> Vec<(String, Cost)> {
             "bridge with host-local and ipMasq, dual stack",
             bridge_conf(&json!({"isDefaultGateway": true, "ipMasq": true, "ipam": dual()})),
         ),
+        ("ptp with host-local", of_type("ptp", &json!({"ipam": ipv4()}))),
+        (
+            "ptp with host-local and ipMasq, dual stack",
+            of_type("ptp", &json!({"ipMasq": true, "ipam": dual()})),
+        ),
+        (
+            "ptp with static",
+            of_type(
+                "ptp",
+                &json!({"ipam": {"type": "static", "addresses": [
+                    {"address": "10.1.0.5/24", "gateway": "10.1.0.1"},
+                ]}}),
+            ),
+        ),
+        ("loopback", of_type("loopback", &json!({}))),
     ];
     let mut operations = Vec::new();
     for (name, conf) in networks {
@@ -269,10 +291,21 @@ fn every_operation_keeps_to_its_budget() {
 fn no_operation_grows_with_what_is_on_the_node() {
     let host = Host::new();
     let conf = bridge_conf(&json!({"isDefaultGateway": true, "ipMasq": true, "ipam": dual()}));
+    not_grown(&host, &conf);
+}
+
+/// Neither on a node of routed pods.
+#[test]
+fn no_operation_of_ptp_grows_with_what_is_on_the_node() {
+    let host = Host::new();
+    not_grown(&host, &of_type("ptp", &json!({"ipMasq": true, "ipam": dual()})));
+}
+
+fn not_grown(host: &Host, conf: &Value) {
     let (first, pod) = (host.pod("first"), host.pod("pod"));
-    host.add(&conf, &first).ok();
+    host.add(conf, &first).ok();
     let measure = |command| -> Vec<String> {
-        let cost = measure(&host, command, &conf, &pod);
+        let cost = measure(host, command, conf, &pod);
         let unnamed = |call: String| {
             let words = call.split(' ').map(|word| match word.parse::<std::net::IpAddr>() {
                 Ok(_) => "ADDRESS",
@@ -286,7 +319,7 @@ fn no_operation_grows_with_what_is_on_the_node() {
     };
     let alone = ["ADD", "DEL"].map(measure);
     let others = host.pods(100);
-    others.iter().for_each(|other| drop(host.add(&conf, other).ok()));
+    others.iter().for_each(|other| drop(host.add(conf, other).ok()));
     // The index grows now and then; not at the next call of all.
     for _ in 0..3 {
         let crowded = ["ADD", "DEL"].map(measure);

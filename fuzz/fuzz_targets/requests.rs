@@ -22,14 +22,36 @@ use plumb_fuzz::{parrot, sent};
 enum Input<'a> {
     Trees(Vec<(u16, u16, u32, Vec<Tree>)>),
     Bytes(&'a [u8]),
-    Address(Network, u32, bool),
-    Route { destination: Network, gateway: Option<IpAddr>, numbers: [u32; 5], scope: Option<u8> },
+    Address(Network, u32, [bool; 2]),
+    Route {
+        destination: Network,
+        gateway: Option<IpAddr>,
+        onlink: bool,
+        source: Option<IpAddr>,
+        numbers: [u32; 5],
+        scope: Option<u8>,
+    },
     Bridge(Name<'a>, [u8; 6], Option<u32>),
-    Veth { names: [Name<'a>; 2], macs: [[u8; 6]; 2], mtu: Option<u32>, master: Option<u32> },
-    Change { index: u32, flags: [bool; 6], alias: Option<Name<'a>>, mac: Option<[u8; 6]> },
+    Veth {
+        names: [Name<'a>; 2],
+        macs: [[u8; 6]; 2],
+        mtu: Option<u32>,
+        master: Option<u32>,
+    },
+    Change {
+        index: u32,
+        flags: [bool; 6],
+        alias: Option<Name<'a>>,
+        mac: Option<[u8; 6]>,
+    },
     Element(Name<'a>, &'a [u8], Name<'a>),
     Set(Name<'a>, Vec<u8>),
-    Rule { set: Name<'a>, numbers: [u32; 3], bytes: &'a [u8], inverted: bool },
+    Rule {
+        set: Name<'a>,
+        numbers: [u32; 3],
+        bytes: &'a [u8],
+        inverted: bool,
+    },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -164,17 +186,31 @@ const TABLE: Table<'_> = Table { family: nft::Family::Inet, name: "plumb" };
 fn read_back(input: &Input<'_>) -> Option<()> {
     match *input {
         Input::Trees(..) | Input::Bytes(..) => {}
-        Input::Address(network, link, without_dad) => {
+        Input::Address(network, link, [without_dad, without_prefix_route]) => {
             let cidr = network.cidr();
-            let answer = answer(Family::Route, &addr::Add { link, cidr, without_dad })?;
+            let answer = answer(
+                Family::Route,
+                &addr::Add { link, cidr, without_dad, without_prefix_route },
+            )?;
             let read = addr::of_link(&mut parrot(&answer), link).unwrap();
             assert_eq!(read.iter().map(|a| (a.link, a.cidr)).collect::<Vec<_>>(), [(link, cidr)]);
         }
-        Input::Route { destination, gateway, numbers, scope } => {
+        Input::Route { destination, gateway, onlink, source, numbers, scope } => {
             let [link, table, priority, mtu, advmss] = numbers;
             let cidr = destination.cidr();
             let destination = Cidr { address: cidr.network(), ..cidr };
-            let new = Route { destination, gateway, link, table, priority, scope, mtu, advmss };
+            let new = Route {
+                destination,
+                gateway,
+                onlink,
+                source,
+                link,
+                table,
+                priority,
+                scope,
+                mtu,
+                advmss,
+            };
             let answer = answer(Family::Route, &route::Add(new))?;
             // Both families are asked after, and the parrot knows one answer.
             let read = route::of_link(&mut parrot(&answer), link).unwrap();

@@ -5,11 +5,12 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 use plumb::cni::env::{Command, Environment};
-use plumb::cni::{Error, NetConf, Plugin, Request, Version};
-use plumb::ipam::host_local;
+use plumb::cni::result::Ip;
+use plumb::cni::{CniResult, Error, NetConf, Plugin, Request, Version};
+use plumb::ipam::{host_local, static_ipam};
 use plumb::nl::Socket;
 use plumb::nl::socket::{Channel, Datagram};
-use plumb::plugins::bridge;
+use plumb::plugins::{bridge, loopback, ptp};
 
 /// The verbs that have a configuration.
 pub const VERBS: [Command; 5] =
@@ -46,7 +47,19 @@ pub fn read(plugin: &Plugin, request: &Request) -> Result<(), Error> {
         }
         Command::Version => return Ok(()),
     }
-    if plugin.name == bridge::PLUGIN.name {
+    if plugin.name == loopback::PLUGIN.name {
+        conf.prev_result()?;
+    } else if plugin.name == ptp::PLUGIN.name {
+        let conf = ptp::Conf::read(request)?;
+        assert!(conf.mtu.is_none_or(|mtu| (68..=65535).contains(&mtu)));
+    } else if plugin.name == static_ipam::PLUGIN.name {
+        let result = static_ipam::add(request)?;
+        for ip in &result.ips {
+            assert!(ip.gateway.is_none_or(|gw| gw.is_ipv4() == ip.address.address.is_ipv4()));
+        }
+        // What it gives is what it then finds.
+        assert_eq!(static_ipam::check(request, &result).is_ok(), are_distinct(&result));
+    } else if plugin.name == bridge::PLUGIN.name {
         let conf = bridge::conf::Conf::read(request)?;
         assert_eq!(plumb::cni::conf::interface_name_fault(&conf.bridge), None);
         assert!(conf.mtu.is_none_or(|mtu| (68..=65535).contains(&mtu)));
@@ -76,6 +89,13 @@ pub fn read(plugin: &Plugin, request: &Request) -> Result<(), Error> {
         host_local::range::check_overlaps(&config.sets)?;
     }
     Ok(())
+}
+
+/// Whether no address comes twice, with another gateway than the first time.
+fn are_distinct(result: &CniResult) -> bool {
+    let first = |ip: &Ip| result.ips.iter().find(|o| o.address.address == ip.address.address);
+    let same = |ip: &Ip| ip.gateway.is_none() || first(ip).is_some_and(|o| o.gateway == ip.gateway);
+    result.ips.iter().all(same)
 }
 
 /// An error must be printable as the specification asks in every version, and say something.

@@ -227,8 +227,8 @@ impl Installed {
         let kept_in = path.join(REPLACED);
         if json {
             return say_json(&json!({
-                "directory": path, "installed": self.installed, "replaced": self.replaced,
-                "keptIn": (!self.replaced.is_empty()).then_some(kept_in),
+                "directory": path.to_string_lossy(), "installed": self.installed, "replaced": self.replaced,
+                "keptIn": (!self.replaced.is_empty()).then(|| kept_in.to_string_lossy()),
             }));
         }
         say(format_args!("installed into {}: {}", path.display(), self.installed.join(", ")));
@@ -252,7 +252,7 @@ impl Uninstalled {
         let Self { removed, restored, left_alone } = self;
         if json {
             return say_json(&json!({
-                "directory": path, "removed": removed, "restored": restored, "leftAlone": left_alone,
+                "directory": path.to_string_lossy(), "removed": removed, "restored": restored, "leftAlone": left_alone,
             }));
         }
         let lines = [

@@ -9,7 +9,7 @@ mod ls;
 mod network;
 mod ping;
 mod plugins;
-mod sandbox;
+pub mod sandbox;
 mod summary;
 mod table;
 mod trace;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cni::json::Node;
 use crate::cni::{NetConf, Version};
+use crate::net::Cidr;
 
 /// Extensions of files that hold lists, and of those that hold a single plugin's configuration.
 const LISTS: [&str; 1] = ["conflist"];
@@ -223,6 +224,18 @@ impl Network {
         self.plugins.iter().any(isolates)
     }
 
+    /// The addresses that each of its containers would get, as the plugin for address management does not
+    /// tell containers apart.
+    #[must_use]
+    pub fn static_addresses(&self) -> Vec<Cidr> {
+        let addresses = |plugin: &Plugin| {
+            let ipam = plugin.conf.get("ipam").filter(|ipam| ipam["type"] == "static")?;
+            let addresses = ipam["addresses"].as_array()?.iter();
+            Some(addresses.filter_map(|item| item["address"].as_str()?.parse().ok()).collect())
+        };
+        self.plugins.iter().find_map(addresses).unwrap_or_default()
+    }
+
     /// What `plugin` gets on standard input, with what the call adds to its configuration.
     #[must_use]
     pub fn request(&self, plugin: &Plugin, extra: &Extra<'_>) -> Vec<u8> {
@@ -248,6 +261,9 @@ impl Network {
         if !runtime_config.is_empty() {
             conf.insert("runtimeConfig".into(), runtime_config.into());
         }
+        if let Some(ips) = extra.ips {
+            conf.insert("args".into(), json!({"cni": {"ips": ips}}));
+        }
         if let Some(valid) = extra.valid_attachments {
             // The second name was an early draft's, and is what some plugins look for.
             for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
@@ -265,6 +281,8 @@ pub struct Extra<'a> {
     pub prev: Option<&'a Value>,
     /// What is known for each capability; a plugin gets what it declares.
     pub capability_args: Option<&'a Map<String, Value>>,
+    /// `args.cni.ips`: the addresses that the container is to have, in place of those configured.
+    pub ips: Option<&'a [String]>,
     /// What GC must keep.
     pub valid_attachments: Option<&'a Value>,
 }
@@ -381,9 +399,9 @@ mod tests {
         let args = json!({"mac": "02:00:00:00:00:01", "ips": ["10.0.0.1/8"], "aliases": {}});
         let valid = json!([]);
         let extra = Extra {
-            prev: None,
             capability_args: args.as_object(),
             valid_attachments: Some(&valid),
+            ..Extra::default()
         };
         let sent: Value =
             serde_json::from_slice(&network.request(&network.plugins[0], &extra)).unwrap();

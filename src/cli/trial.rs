@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use serde_json::{Value, json};
 
 use super::call::{Call, SearchPath};
@@ -14,13 +15,20 @@ use super::network::{Extra, Network, Plugin};
 use super::{ping, sandbox, say, say_json, summary};
 use crate::cni::env::Command;
 use crate::cni::{CniResult, Version};
+use crate::net::{Cidr, from_bits, to_bits};
 use crate::nl::nft::set::{self, Set};
 use crate::nl::{Family, Socket, addr, link};
 use crate::plugins::{masquerade, spoof_check};
 use crate::sys::netns::Netns;
 
-/// The network that is tried if none is given.
-const DEFAULT: &str = include_str!("../../examples/dual-stack.conflist");
+/// The network that is tried for each plugin; the first also if none is given.
+const EXAMPLES: [(&str, &str); 5] = [
+    ("bridge", include_str!("../../examples/dual-stack.conflist")),
+    ("ptp", include_str!("../../examples/ptp-dual-stack.conflist")),
+    ("loopback", include_str!("../../examples/loopback.conflist")),
+    ("host-local", include_str!("../../examples/dual-stack.conflist")),
+    ("static", include_str!("../../examples/static.conflist")),
+];
 /// Each pod's interface.
 const IFNAME: &str = "eth0";
 /// Where host-local keeps leases. In the throw-away host this is a file system of its own.
@@ -36,11 +44,13 @@ const LEASES: &str = "/var/lib/cni/networks";
 #[command(after_help = "\
 Examples:
   plumb try                                    a dual-stack network that comes with plumb
+  plumb try --type ptp                         a network that shows what a plugin does
   plumb try /etc/cni/net.d/10-mynet.conflist   a network of yours
   plumb try --verbose mynet.conf               with each result as the runtime gets it
   plumb try --json mynet.conf | jq .ok
 
-Leases go with the namespaces too: ipam.dataDir is left out. Plugins that are not plumb's are looked
+Leases go with the namespaces too: ipam.dataDir is left out. With static addresses the second pod gets
+those that follow (args.cni.ips). Plugins that are not plumb's are looked
 for along CNI_PATH.
 
 Exit codes:
@@ -51,6 +61,14 @@ pub struct Options {
     /// A network configuration (.conf) or a list (.conflist)
     #[arg(value_name = "CONF")]
     conf: Option<PathBuf>,
+    /// Try a network with this plugin, one of those that come with plumb
+    #[arg(
+        long = "type",
+        value_name = "NAME",
+        conflicts_with = "conf",
+        value_parser = PossibleValuesParser::new(EXAMPLES.map(|(name, _)| name))
+    )]
+    plugin: Option<String>,
     /// Show each result as the runtime gets it
     #[arg(long, short)]
     verbose: bool,
@@ -59,10 +77,18 @@ pub struct Options {
     json: bool,
 }
 
+impl Options {
+    /// The network that is tried without a configuration.
+    fn example(&self) -> &'static str {
+        let asked = |(name, _): &&(&str, _)| self.plugin.as_deref().is_none_or(|p| p == *name);
+        EXAMPLES.iter().find(asked).map_or("", |(_, text)| text)
+    }
+}
+
 pub fn run(options: &Options) -> Result<i32, String> {
     let mut network = match &options.conf {
         Some(path) => Network::read(path)?,
-        None => Network::parse(DEFAULT)?,
+        None => Network::parse(options.example())?,
     };
     let data_dir = network.take_data_dirs();
     sandbox::enter()?;
@@ -77,6 +103,8 @@ struct Pod {
     name: &'static str,
     path: PathBuf,
     netns: Netns,
+    /// The addresses that it is to have, if the network does not choose.
+    ips: Option<Vec<String>>,
     result: Option<Value>,
 }
 
@@ -85,7 +113,7 @@ impl Pod {
         let error = |why: &dyn std::fmt::Display| format!("cannot make pod {name}: {why}");
         let path = sandbox::make_pod(name).map_err(|why| error(&why))?;
         let netns = Netns::open(&path).map_err(|why| error(&why))?;
-        Ok(Self { name, path, netns, result: None })
+        Ok(Self { name, path, netns, ips: None, result: None })
     }
 }
 
@@ -100,9 +128,21 @@ struct Trial {
 
 impl Trial {
     fn prepare(network: Network, options: &Options) -> Result<Self, String> {
+        let mut pods = [Pod::make("pod1")?, Pod::make("pod2")?];
+        let next = |cidr: Cidr| Cidr {
+            address: from_bits(cidr.address, to_bits(cidr.address).wrapping_add(1)),
+            ..cidr
+        };
+        let ips: Vec<_> =
+            network.static_addresses().into_iter().map(|cidr| next(cidr).to_string()).collect();
+        if let [_, second] = &mut pods
+            && !ips.is_empty()
+        {
+            second.ips = Some(ips);
+        }
         Ok(Self {
             version: network.version(),
-            pods: [Pod::make("pod1")?, Pod::make("pod2")?],
+            pods,
             links_before: links()?.into_iter().map(|link| link.name).collect(),
             report: Report::new(options, &network.name),
             network,
@@ -149,7 +189,11 @@ impl Trial {
                 }
             }
         }
-        let summary = summary::of_result(IFNAME, &read_result(pod, self.version));
+        let result = read_result(pod, self.version);
+        // Plugin loopback has an interface of its own.
+        let inside = result.interfaces.iter().find(|interface| !interface.sandbox.is_empty());
+        let ifname = inside.map_or(IFNAME, |interface| &interface.name);
+        let summary = summary::of_result(ifname, &result);
         self.report.step("ADD", pod.name, Some(total), Ok(&summary));
         self.report.result(&printed);
         true
@@ -198,8 +242,12 @@ impl Trial {
     fn ping_across(&mut self) {
         let [from, to] = &self.pods;
         let (of_from, of_to) = (read_result(from, self.version), read_result(to, self.version));
-        let mut targets: Vec<_> =
-            of_to.ips.iter().map(|ip| (to.name.to_owned(), ip.address.address)).collect();
+        let name = |address: IpAddr| if address.is_loopback() { "itself" } else { to.name };
+        let mut targets: Vec<_> = of_to
+            .ips
+            .iter()
+            .map(|ip| (name(ip.address.address).to_owned(), ip.address.address))
+            .collect();
         if targets.is_empty() {
             targets.extend(link_local(to).map(|address| (to.name.to_owned(), address)));
         }
@@ -285,7 +333,7 @@ fn call(
     let path = SearchPath::from_directory(sandbox::PLUGIN_DIR);
     let call =
         Call { command, container: pod.name, netns: &netns, ifname: IFNAME, args: "", path: &path };
-    let extra = Extra { prev: pod.result.as_ref(), ..Extra::default() };
+    let extra = Extra { prev: pod.result.as_ref(), ips: pod.ips.as_deref(), ..Extra::default() };
     let answer = call.run(&plugin.name, &network.request(plugin, &extra));
     match answer.outcome {
         Ok(printed) => Ok((printed, answer.took.unwrap_or_default())),

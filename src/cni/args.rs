@@ -7,8 +7,10 @@ use super::error::{Code, Error};
 pub struct Args {
     /// `MAC`: the container interface's address.
     pub mac: Option<String>,
-    /// `IP`: an address to lease.
+    /// `IP`: an address to lease; for static several.
     pub ip: Option<String>,
+    /// `GATEWAY`: gateways of static's addresses.
+    pub gateway: Option<String>,
 }
 
 impl Args {
@@ -29,8 +31,7 @@ impl Args {
             match key {
                 "MAC" => args.mac = Some(value.to_owned()),
                 "IP" => args.ip = Some(value.to_owned()),
-                // The static plugin's; known, so no cause for complaint here.
-                "GATEWAY" => {}
+                "GATEWAY" => args.gateway = Some(value.to_owned()),
                 "IgnoreUnknown" => {
                     ignore_unknown = match value.to_ascii_lowercase().as_str() {
                         "1" | "true" => true,

@@ -72,6 +72,12 @@ impl Error {
             .with_details(format!("config is {version:?}, plugin supports {supported:?}"))
     }
 
+    /// The same error as the answer to STATUS: code 50.
+    #[must_use]
+    pub fn unavailable(self) -> Self {
+        Self { code: Code::Unavailable as u32, ..self }
+    }
+
     /// The same error, said to be about `object`.
     #[must_use]
     pub fn of(self, object: impl fmt::Display) -> Self {

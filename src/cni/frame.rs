@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::io::{self, Write};
+use std::mem::ManuallyDrop;
 use std::path::Path;
 
 use super::args::Args;
@@ -189,7 +190,8 @@ fn serve(plugin: &Plugin, version: &mut Version) -> Result<String, Error> {
     let stdin = read_stdin()?;
     let conf = NetConf::parse(&stdin)?;
     *version = conf.version;
-    let request = Request::new(env, conf, stdin)?;
+    // The process ends behind this: the kernel closes its files then, without being asked for each.
+    let request = ManuallyDrop::new(Request::new(env, conf, stdin)?);
     let since = match command {
         Command::Check => Version::V0_4_0,
         Command::Gc | Command::Status => Version::V1_1_0,

@@ -1,6 +1,7 @@
 //! Address management: the plugins that lease addresses, and how interface plugins call them.
 
 pub mod host_local;
+pub mod static_ipam;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,6 +16,8 @@ use crate::net::Cidr;
 pub enum Ipam<'a> {
     /// host-local, called within this process.
     HostLocal(&'a Request),
+    /// static, called within this process.
+    Static(&'a Request),
     /// Another program.
     Foreign(PathBuf, &'a Request),
 }
@@ -49,6 +52,9 @@ impl<'a> Ipam<'a> {
             Delegate::SameProgram if name == host_local::PLUGIN.name => {
                 Ok(Some(Self::HostLocal(request)))
             }
+            Delegate::SameProgram if name == static_ipam::PLUGIN.name => {
+                Ok(Some(Self::Static(request)))
+            }
             Delegate::SameProgram => Err(Error::invalid(
                 "ipam.type",
                 format_args!("{name:?}"),
@@ -66,6 +72,10 @@ impl<'a> Ipam<'a> {
             Self::HostLocal(request) => {
                 let leased = host_local::add(request)?;
                 Ok(Leased { result: leased.result, undo: Undo::Release(leased.fresh) })
+            }
+            Self::Static(request) => {
+                let result = static_ipam::add(request)?;
+                Ok(Leased { result, undo: Undo::Release(Vec::new()) })
             }
             Self::Foreign(program, request) => {
                 let printed = delegate::execute(program, Command::Add, request)?;
@@ -100,6 +110,7 @@ impl<'a> Ipam<'a> {
     pub fn del(&self) -> Result<(), Error> {
         match self {
             Self::HostLocal(request) => host_local::del(request),
+            Self::Static(_) => Ok(()),
             Self::Foreign(program, request) => {
                 delegate::execute(program, Command::Del, request).map(drop)
             }
@@ -113,6 +124,10 @@ impl<'a> Ipam<'a> {
     pub fn held(&self) -> Result<Option<Vec<Cidr>>, Error> {
         match self {
             Self::HostLocal(request) => host_local::held(request).map(Some),
+            // As far as the configuration still says.
+            Self::Static(request) => Ok(static_ipam::addresses(request)
+                .ok()
+                .map(|ips| ips.into_iter().map(|ip| ip.address).collect())),
             Self::Foreign(..) => Ok(None),
         }
     }
@@ -124,6 +139,7 @@ impl<'a> Ipam<'a> {
     pub fn check(&self, prev: &CniResult) -> Result<(), Error> {
         match self {
             Self::HostLocal(request) => host_local::check_leases(request, prev),
+            Self::Static(request) => static_ipam::check(request, prev),
             Self::Foreign(program, request) => {
                 delegate::execute(program, Command::Check, request).map(drop)
             }
@@ -137,6 +153,7 @@ impl<'a> Ipam<'a> {
     pub fn status(&self) -> Result<(), Error> {
         match self {
             Self::HostLocal(request) => host_local::status(request),
+            Self::Static(request) => static_ipam::status(request),
             Self::Foreign(program, request) => {
                 delegate::execute(program, Command::Status, request).map(drop)
             }
@@ -150,6 +167,7 @@ impl<'a> Ipam<'a> {
     pub fn gc(&self) -> Result<(), Error> {
         match self {
             Self::HostLocal(request) => host_local::gc(request),
+            Self::Static(_) => Ok(()),
             Self::Foreign(program, request) => {
                 delegate::execute(program, Command::Gc, request).map(drop)
             }

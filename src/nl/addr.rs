@@ -56,6 +56,8 @@ pub struct Add {
     pub cidr: Cidr,
     /// Of IPv6: use it at once, without first asking the neighbours (`IFA_F_NODAD`).
     pub without_dad: bool,
+    /// Make no route to the network that the address is in (`IFA_F_NOPREFIXROUTE`).
+    pub without_prefix_route: bool,
 }
 
 impl fmt::Display for Add {
@@ -75,10 +77,20 @@ impl Request for Add {
 
     fn body(&self, out: &mut Encoder) {
         let Cidr { address, prefix } = self.cidr;
-        #[expect(clippy::cast_possible_truncation, reason = "IFA_F_NODAD is 2")]
-        let flags = if self.without_dad && address.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
-        header(out, family_of(address), prefix, flags, self.link);
+        let mut flags = 0;
+        if self.without_dad && address.is_ipv6() {
+            flags |= libc::IFA_F_NODAD;
+        }
+        if self.without_prefix_route {
+            flags |= libc::IFA_F_NOPREFIXROUTE;
+        }
+        // Those beyond a byte go into an attribute, which then counts instead of the header.
+        let in_header = u8::try_from(flags);
+        header(out, family_of(address), prefix, in_header.unwrap_or(0), self.link);
         out.put(libc::IFA_LOCAL, &address);
+        if in_header.is_err() {
+            out.put(libc::IFA_FLAGS, &flags);
+        }
         out.put(libc::IFA_ADDRESS, &address);
         // A /31 or /32 has no broadcast address (RFC 3021).
         if address.is_ipv4() && prefix < width(address) - 1 {
@@ -224,9 +236,30 @@ pub fn of_link_in<C: Channel>(
     list(socket, List { link, netns: Some(netns) })
 }
 
+/// Has the kernel carry out `requests`, and reads the addresses of one link as they leave them, in one
+/// datagram.
+///
+/// # Errors
+/// The first refusal.
+pub fn execute_then_list<C: Channel>(
+    socket: &mut Socket<C>,
+    requests: &[&dyn Request],
+    link: u32,
+) -> Result<Vec<Address>, Error> {
+    execute_then(socket, requests, List { link, netns: None })
+}
+
 fn list<C: Channel>(socket: &mut Socket<C>, question: List) -> Result<Vec<Address>, Error> {
+    execute_then(socket, &[], question)
+}
+
+fn execute_then<C: Channel>(
+    socket: &mut Socket<C>,
+    requests: &[&dyn Request],
+    question: List,
+) -> Result<Vec<Address>, Error> {
     let link = question.link;
-    let mut addresses = socket.dump(&question)?;
+    let mut addresses = socket.execute_then_dump(requests, &question)?;
     // A kernel before 5.0 ignores the filter.
     addresses.retain(|address| address.link == link);
     Ok(addresses)

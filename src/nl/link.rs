@@ -24,6 +24,9 @@ const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 const VETH_INFO_PEER: u16 = 1;
 /// `IFLA_BR_VLAN_FILTERING` (linux/if_link.h).
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
+/// `IFLA_BRPORT_STATE` (linux/if_link.h), and of its values `BR_STATE_FORWARDING` (linux/if_bridge.h).
+const IFLA_BRPORT_STATE: u16 = 1;
+const BR_STATE_FORWARDING: u8 = 3;
 /// `IFLA_BRPORT_MODE`, hairpin; `IFLA_BRPORT_ISOLATED` (linux/if_link.h).
 const IFLA_BRPORT_MODE: u16 = 4;
 /// `IFLA_BRPORT_BRIDGE_ID`: priority and link-layer address of the designated bridge, two bytes and six.
@@ -130,6 +133,8 @@ pub struct Link {
     pub traffic: Traffic,
     /// Of a bridge: VLAN filtering is on.
     pub vlan_filtering: bool,
+    /// Of a bridge's port: it forwards.
+    pub forwarding: bool,
     /// Of a bridge's port.
     pub port: PortFlags,
     /// Of a bridge's port: the link-layer address of its bridge, as the port's designated bridge. None if the
@@ -260,6 +265,9 @@ impl Link {
                     for option in attribute.nested() {
                         let option = option?;
                         match option.kind {
+                            IFLA_BRPORT_STATE => {
+                                self.forwarding = option.u8()? == BR_STATE_FORWARDING;
+                            }
                             IFLA_BRPORT_MODE => self.port.hairpin = option.u8()? != 0,
                             IFLA_BRPORT_ISOLATED => self.port.isolated = option.u8()? != 0,
                             IFLA_BRPORT_BRIDGE_ID => {
@@ -339,6 +347,18 @@ pub fn get<C: Channel>(socket: &mut Socket<C>, target: Target<'_>) -> Result<Opt
     }
 }
 
+/// Has the kernel carry out `requests`, and reads a link as they leave it, in one datagram.
+///
+/// # Errors
+/// The first refusal; `ENODEV` if there is no such link.
+pub fn execute_then_get<C: Channel>(
+    socket: &mut Socket<C>,
+    requests: &[&dyn Request],
+    target: Target<'_>,
+) -> Result<Link, Error> {
+    socket.execute_then_query(requests, &Get(Some(target)))
+}
+
 /// Reads all links of the namespace.
 ///
 /// # Errors
@@ -410,11 +430,10 @@ impl Request for NewBridge<'_> {
     }
 }
 
-/// Makes a veth pair whole: this end up and a port of `master`, the other born in another namespace
-/// under its final name, so that no interface ever moves.
+/// Makes a veth pair, both ends down, the other born in another namespace under its final name, so that
+/// no interface ever moves.
 ///
-/// `ip link add name veth… up mtu … address … numtxqueues 1 numrxqueues 1 master cni0 type veth peer
-/// name eth0 netns … …`
+/// `ip link add name veth… mtu … address … numtxqueues 1 numrxqueues 1 type veth peer name eth0 netns …`
 #[derive(Clone, Copy, Debug)]
 pub struct NewVeth<'a> {
     /// This end's name.
@@ -423,8 +442,6 @@ pub struct NewVeth<'a> {
     pub mac: Mac,
     /// MTU of both ends; the kernel's default if none.
     pub mtu: Option<u32>,
-    /// The link that this end becomes a port of.
-    pub master: Option<u32>,
     /// The other end's name.
     pub peer_name: &'a str,
     /// The other end's address.
@@ -462,16 +479,12 @@ impl Request for NewVeth<'_> {
     }
 
     fn body(&self, out: &mut Encoder) {
-        header(out, 0, IFF_UP, IFF_UP);
+        header(out, 0, 0, 0);
         self.end(out, self.name, self.mac);
-        if let Some(master) = self.master {
-            out.put(libc::IFLA_MASTER, &master);
-        }
         out.nest(libc::IFLA_LINKINFO, |out| {
             out.put(libc::IFLA_INFO_KIND, b"veth".as_slice());
             out.nest(libc::IFLA_INFO_DATA, |out| {
                 out.nest(VETH_INFO_PEER, |out| {
-                    // IFF_UP here would fail with ENOTCONN: the pair is not yet connected.
                     header(out, 0, 0, 0);
                     self.end(out, self.peer_name, self.peer_mac);
                     let netns = self.peer_netns.as_raw_fd().cast_unsigned();
@@ -489,6 +502,8 @@ pub struct Change<'a> {
     pub up: bool,
     /// Have it take all frames.
     pub promiscuous: bool,
+    /// Make it a port of the link of this index.
+    pub master: Option<u32>,
     /// Its address. A bridge that was given one keeps it, be it the one that it had.
     pub mac: Option<Mac>,
     /// Its alias, at most [`ALIAS_MAX`] bytes.
@@ -514,11 +529,12 @@ pub struct Set<'a> {
 
 impl fmt::Display for Set<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Change { up, promiscuous, mac, alias, port, arp_notify, no_ipv6_link_local } =
+        let Change { up, promiscuous, master, mac, alias, port, arp_notify, no_ipv6_link_local } =
             self.change;
         let parts = [
             (up, "up"),
             (promiscuous, "promiscuous"),
+            (master.is_some(), "master"),
             (mac.is_some(), "address"),
             (alias.is_some(), "alias"),
             (port.is_some(), "bridge port flags"),
@@ -545,6 +561,9 @@ impl Request for Set<'_> {
             flags |= IFF_PROMISC;
         }
         self.target.header(out, flags, flags);
+        if let Some(master) = change.master {
+            out.put(libc::IFLA_MASTER, &master);
+        }
         if let Some(mac) = change.mac {
             out.put(libc::IFLA_ADDRESS, &mac);
         }
@@ -579,6 +598,26 @@ impl Request for Set<'_> {
     fn tolerates(&self, errno: Errno) -> bool {
         let alone = Change { no_ipv6_link_local: true, ..Change::default() };
         errno == Errno::EAFNOSUPPORT && self.change == alone
+    }
+}
+
+/// Takes a link down: `ip link set dev … down`.
+#[derive(Clone, Copy, Debug)]
+pub struct SetDown<'a>(pub Target<'a>);
+
+impl fmt::Display for SetDown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "set {} (down)", self.0)
+    }
+}
+
+impl Request for SetDown<'_> {
+    fn kind(&self) -> u16 {
+        libc::RTM_NEWLINK
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        self.0.header(out, 0, IFF_UP);
     }
 }
 

@@ -17,6 +17,8 @@ const HEADER: usize = 12;
 /// `RTAX_MTU`, `RTAX_ADVMSS` (linux/rtnetlink.h).
 const RTAX_MTU: u16 = 2;
 const RTAX_ADVMSS: u16 = 8;
+/// `RTNH_F_ONLINK` (linux/rtnetlink.h).
+const RTNH_F_ONLINK: u32 = 4;
 /// `RT_TABLE_MAIN` (linux/rtnetlink.h).
 pub const TABLE_MAIN: u32 = libc::RT_TABLE_MAIN as u32;
 /// Of which families there are routes, an address of each.
@@ -32,6 +34,10 @@ pub struct Route {
     pub destination: Cidr,
     /// The next hop; none if the destination is on the link.
     pub gateway: Option<IpAddr>,
+    /// The next hop is on the link although no other route says so.
+    pub onlink: bool,
+    /// The address that packets are sent from; if none, the kernel chooses.
+    pub source: Option<IpAddr>,
     /// Index of the link.
     pub link: u32,
     /// Routing table.
@@ -47,6 +53,23 @@ pub struct Route {
 }
 
 impl Route {
+    /// A route through a link, in the main table.
+    #[must_use]
+    pub fn through(link: u32, destination: Cidr) -> Self {
+        Self {
+            destination,
+            gateway: None,
+            onlink: false,
+            source: None,
+            link,
+            table: TABLE_MAIN,
+            priority: 0,
+            scope: None,
+            mtu: 0,
+            advmss: 0,
+        }
+    }
+
     /// Whether `other`, as read from the kernel, is this route.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
@@ -65,6 +88,7 @@ impl Route {
             && (self.advmss == 0 || other.advmss == self.advmss)
             && self.destination == other.destination
             && self.gateway == other.gateway
+            && (self.source.is_none() || self.source == other.source)
             && self.link == other.link
             && self.table == other.table
     }
@@ -87,6 +111,12 @@ impl fmt::Display for Route {
             write!(f, " via {gateway}")?;
         }
         write!(f, " dev {}", self.link)?;
+        if let Some(source) = self.source {
+            write!(f, " src {source}")?;
+        }
+        if self.onlink {
+            f.write_str(" onlink")?;
+        }
         if self.table != TABLE_MAIN {
             write!(f, " table {}", self.table)?;
         }
@@ -126,12 +156,15 @@ impl Request for Add {
         // struct rtmsg: family, lengths of destination and source, TOS, table, origin, scope, type.
         out.raw(&[family, prefix, 0, 0, table, libc::RTPROT_BOOT, route.effective_scope()]);
         out.raw(&[libc::RTN_UNICAST]);
-        out.raw(&0_u32.to_ne_bytes());
+        out.raw(&if route.onlink { RTNH_F_ONLINK } else { 0 }.to_ne_bytes());
         if prefix > 0 {
             out.put(libc::RTA_DST, &address);
         }
         if let Some(gateway) = route.gateway {
             out.put(libc::RTA_GATEWAY, &gateway);
+        }
+        if let Some(source) = route.source {
+            out.put(libc::RTA_PREFSRC, &source);
         }
         out.put(libc::RTA_OIF, &route.link);
         if table == libc::RT_TABLE_UNSPEC {
@@ -196,7 +229,7 @@ impl Query for List {
             return Err(Malformed("expected a route"));
         }
         let (header, attributes) = message.split::<HEADER>()?;
-        let [family, prefix, _, _, table, _, scope, ..] = *header;
+        let [family, prefix, _, _, table, _, scope, _, flags @ ..] = *header;
         let unspecified: IpAddr = if family == family_of(IpAddr::from([0; 4])) {
             [0; 4].into()
         } else {
@@ -205,6 +238,8 @@ impl Query for List {
         let mut route = Route {
             destination: Cidr { address: unspecified, prefix },
             gateway: None,
+            onlink: u32::from_ne_bytes(flags) & RTNH_F_ONLINK != 0,
+            source: None,
             link: 0,
             table: table.into(),
             priority: 0,
@@ -217,6 +252,7 @@ impl Query for List {
             match attribute.kind {
                 libc::RTA_DST => route.destination.address = attribute.ip()?,
                 libc::RTA_GATEWAY => route.gateway = Some(attribute.ip()?),
+                libc::RTA_PREFSRC => route.source = Some(attribute.ip()?),
                 libc::RTA_OIF => route.link = attribute.u32()?,
                 libc::RTA_TABLE => route.table = attribute.u32()?,
                 libc::RTA_PRIORITY => route.priority = attribute.u32()?,

@@ -192,13 +192,25 @@ impl<C: Channel> Socket<C> {
     /// # Errors
     /// The kernel's refusal; `ENODEV` or `ENOENT` if there is no such object.
     pub fn query<Q: Query>(&mut self, query: &Q) -> Result<Q::Reply, Error> {
+        self.execute_then_query(&[], query)
+    }
+
+    /// Has the kernel carry out all `requests`, in order, and asks for one object as they leave it, in one
+    /// datagram.
+    ///
+    /// # Errors
+    /// The first refusal that its request does not tolerate, or else that of the question.
+    pub fn execute_then_query<Q: Query>(
+        &mut self,
+        mut requests: &[&dyn Request],
+        query: &Q,
+    ) -> Result<Q::Reply, Error> {
         for _ in 0..DUMP_ATTEMPTS {
-            let mut encoder = Encoder::new();
-            let sequence = self.encode(&mut encoder, query, Flags::empty());
-            self.send(&encoder, query)?;
-            match self.read_reply(query, sequence, &encoder)? {
+            let asked = self.ask(requests, query, Flags::empty())?;
+            match self.read_reply(query, &asked)? {
                 Some(reply) => return Ok(reply),
-                None => continue, // it was cut; the buffer has grown
+                // It was cut; the buffer has grown. What came before it is done.
+                None => requests = &[],
             }
         }
         Err(Error::protocol(query, "answer does not fit"))
@@ -209,15 +221,43 @@ impl<C: Channel> Socket<C> {
     /// # Errors
     /// The kernel's refusal; `EINTR` if others kept changing what is dumped.
     pub fn dump<Q: Query>(&mut self, query: &Q) -> Result<Vec<Q::Reply>, Error> {
+        self.execute_then_dump(&[], query)
+    }
+
+    /// Has the kernel carry out all `requests`, in order, and asks for all objects that match as they leave
+    /// them, in one datagram.
+    ///
+    /// # Errors
+    /// As [`execute_then_query`](Self::execute_then_query) and [`dump`](Self::dump).
+    pub fn execute_then_dump<Q: Query>(
+        &mut self,
+        mut requests: &[&dyn Request],
+        query: &Q,
+    ) -> Result<Vec<Q::Reply>, Error> {
         for _ in 0..DUMP_ATTEMPTS {
-            let mut encoder = Encoder::new();
-            let sequence = self.encode(&mut encoder, query, Flags::DUMP);
-            self.send(&encoder, query)?;
-            if let Some(objects) = self.read_dump(query, sequence, &encoder)? {
+            let asked = self.ask(requests, query, Flags::DUMP)?;
+            if let Some(objects) = self.read_dump(query, &asked)? {
                 return Ok(objects);
             }
+            requests = &[];
         }
         Err(Error::new(query, Errno::EINTR))
+    }
+
+    fn ask<'r, Q: Query>(
+        &mut self,
+        requests: &'r [&'r dyn Request],
+        query: &Q,
+        flags: Flags,
+    ) -> Result<Asked<'r>, Error> {
+        let mut sent = Encoder::new();
+        let first = self.sequence.wrapping_add(1);
+        for request in requests {
+            self.encode(&mut sent, *request, Flags::empty());
+        }
+        let sequence = self.encode(&mut sent, query, flags);
+        self.send(&sent, query)?;
+        Ok(Asked { requests, first, sequence, sent })
     }
 
     fn converse(
@@ -275,21 +315,25 @@ impl<C: Channel> Socket<C> {
     fn read_reply<Q: Query>(
         &mut self,
         query: &Q,
-        sequence: u32,
-        sent: &Encoder,
+        asked: &Asked<'_>,
     ) -> Result<Option<Q::Reply>, Error> {
+        let mut failure = None;
         loop {
             let length = self.receive(query)?;
             if self.grow_if_cut(length, query)? {
-                return Ok(None);
+                return failure.map_or(Ok(None), Err);
             }
             for message in Messages::new(filled(&self.buffer, length)) {
                 let message = message.map_err(|m| Error::protocol(query, m.0))?;
-                if message.sequence != sequence {
+                if message.sequence != asked.sequence {
+                    asked.note(&message, &mut failure)?;
                     continue;
                 }
+                if let Some(failure) = failure {
+                    return Err(failure);
+                }
                 if message.kind == NLMSG_ERROR {
-                    let refusal = refusal(&message, query, sent)
+                    let refusal = refusal(&message, query, &asked.sent)
                         .map_err(|what| Error::protocol(query, what))?;
                     return Err(
                         refusal.unwrap_or_else(|| Error::protocol(query, "answer without object"))
@@ -304,11 +348,11 @@ impl<C: Channel> Socket<C> {
     fn read_dump<Q: Query>(
         &mut self,
         query: &Q,
-        sequence: u32,
-        sent: &Encoder,
+        asked: &Asked<'_>,
     ) -> Result<Option<Vec<Q::Reply>>, Error> {
         let mut objects = Vec::new();
         let mut usable = true;
+        let mut failure = None;
         loop {
             let length = match self.receive(query) {
                 // The kernel had no room for a part; what follows is incomplete.
@@ -320,11 +364,12 @@ impl<C: Channel> Socket<C> {
             };
             if self.grow_if_cut(length, query)? {
                 self.drain(query)?;
-                return Ok(None);
+                return failure.map_or(Ok(None), Err);
             }
             for message in Messages::new(filled(&self.buffer, length)) {
                 let message = message.map_err(|m| Error::protocol(query, m.0))?;
-                if message.sequence != sequence {
+                if message.sequence != asked.sequence {
+                    asked.note(&message, &mut failure)?;
                     continue;
                 }
                 if message.flags.contains(Flags::DUMP_INTR) {
@@ -332,9 +377,9 @@ impl<C: Channel> Socket<C> {
                 }
                 match message.kind {
                     NLMSG_ERROR | NLMSG_DONE => {
-                        let refusal = refusal(&message, query, sent)
+                        let refusal = refusal(&message, query, &asked.sent)
                             .map_err(|what| Error::protocol(query, what))?;
-                        return match refusal {
+                        return match failure.or(refusal) {
                             Some(refusal) => Err(refusal),
                             None => Ok(usable.then_some(objects)),
                         };
@@ -407,6 +452,35 @@ impl<C: Channel> Socket<C> {
         }
         self.buffer.resize(length.next_power_of_two(), 0);
         Ok(true)
+    }
+}
+
+/// What was sent with a question behind it.
+struct Asked<'r> {
+    requests: &'r [&'r dyn Request],
+    /// Sequence number of the first request.
+    first: u32,
+    /// That of the question.
+    sequence: u32,
+    sent: Encoder,
+}
+
+impl Asked<'_> {
+    /// Notes the first refusal of a request that does not tolerate it, if `message` is one.
+    fn note(&self, message: &Message<'_>, failure: &mut Option<Error>) -> Result<(), Error> {
+        let index = message.sequence.wrapping_sub(self.first) as usize;
+        let Some(request) = self.requests.get(index) else { return Ok(()) };
+        if message.kind != NLMSG_ERROR {
+            return Ok(());
+        }
+        let refusal = refusal(message, *request, &self.sent)
+            .map_err(|what| Error::protocol(request, what))?;
+        if let Some(refusal) = refusal
+            && !request.tolerates(refusal.errno)
+        {
+            failure.get_or_insert(Error { request: index, ..refusal });
+        }
+        Ok(())
     }
 }
 

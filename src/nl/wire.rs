@@ -336,8 +336,7 @@ impl<'a> Attribute<'a> {
     /// Text up to the first NUL; bytes that are not UTF-8 are replaced.
     #[must_use]
     pub fn text(&self) -> String {
-        let end = memchr::memchr(0, self.payload).unwrap_or(self.payload.len());
-        String::from_utf8_lossy(self.payload.get(..end).unwrap_or_default()).into_owned()
+        up_to_nul(self.payload)
     }
 
     /// An address of the family that its length tells.
@@ -363,6 +362,13 @@ impl<'a> Attribute<'a> {
     fn array<const N: usize>(&self) -> Result<[u8; N], Malformed> {
         self.payload.try_into().map_err(|_| Malformed("attribute of unexpected length"))
     }
+}
+
+/// Text up to the first NUL, as the kernel pads names; bytes that are not UTF-8 are replaced.
+#[must_use]
+pub fn up_to_nul(bytes: &[u8]) -> String {
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
 //! Steps of ADD and of CHECK that interface plugins have in common, each with its way back.
 
-use super::{masquerade, veth};
 use std::time::Duration;
 
 use nix::errno::Errno;
 
 use super::undo::Undo;
+use super::{masquerade, veth};
 use crate::cni::result::{CniResult, Interface};
 use crate::cni::{Attachment, Code, Error, Request};
 use crate::ipam::{self, Ipam};
-use crate::net::{Cidr, Mac};
+use crate::net::{Cidr, Mac, from_bits, to_bits};
 use crate::nl::link::Link;
 use crate::nl::{Socket, nft};
 use crate::sha256;
@@ -57,6 +57,23 @@ pub fn lease<'a>(
     result.interfaces.clear();
     ipam::require_addresses(&result)?;
     Ok(result)
+}
+
+/// Where address management names no gateway it is the network's first address.
+pub fn complete_gateways(result: &mut CniResult) {
+    for ip in &mut result.ips {
+        let network = ip.address.network();
+        ip.gateway.get_or_insert_with(|| from_bits(network, to_bits(network).wrapping_add(1)));
+    }
+}
+
+/// The container's addresses, each once.
+#[must_use]
+pub fn addresses(result: &CniResult) -> Vec<Cidr> {
+    let mut addresses: Vec<_> = result.ips.iter().map(|ip| ip.address).collect();
+    addresses.sort_by_key(|cidr| (cidr.address, cidr.prefix));
+    addresses.dedup();
+    addresses
 }
 
 /// The address of the container's interface: as configured, or such that it follows from the IP address.
@@ -112,6 +129,15 @@ pub fn container_interface(request: &Request, link: &Link, mac: Mac) -> Interfac
         sandbox: request.env.netns.clone(),
         ..interface(link, mac)
     }
+}
+
+/// Sees whether the kernel has what packet rules need, by asking it something.
+///
+/// # Errors
+/// It has not (code 50).
+pub fn probe_rules(ask: impl FnOnce(&mut Socket) -> Result<(), Error>) -> Result<(), Error> {
+    let answer = nft::open().map_err(Error::from).and_then(|mut rules| ask(&mut rules));
+    answer.map_err(Error::unavailable)
 }
 
 /// What ADD returned of the container's own interface: that, and the result with its addresses only.

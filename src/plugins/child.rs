@@ -196,7 +196,7 @@ fn attach<'a>(
     let birth = Birth { request, conf, attachment, master: master.as_ref() };
     birth.make(&mut below, undo)?;
     let ipv6 = conf.ipv6(&result);
-    let mut container = Container::with_link(request.netns()?, &attachment.ifname, ipv6)?;
+    let mut container = Container::require(request.netns()?, &attachment.ifname, ipv6)?;
     let label = attachment.label();
     let change = Change {
         alias: Some(&label),
@@ -377,7 +377,7 @@ pub fn check(request: &Request, conf: &Conf) -> Result<(), Error> {
     }
     let (returned, expected) = attach::of_container(&prev, &attachment.ifname)?;
 
-    let mut container = Container::with_link(request.netns()?, &attachment.ifname, Ipv6::DEFAULT)?;
+    let mut container = Container::require(request.netns()?, &attachment.ifname, Ipv6::DEFAULT)?;
     let link = container.check(&expected)?;
     check_kind(conf, &link)?;
     attach::check_mac(&link, Some(returned))?;
@@ -427,13 +427,12 @@ fn check_master(request: &Request, conf: &Conf, link: &Link) -> Result<(), Error
 /// # Errors
 /// Code 50: the kernel lacks the kind of link; the master is missing or down; or address management can't.
 pub fn status(request: &Request, conf: &Conf) -> Result<(), Error> {
-    let unavailable = |error: Error| Error { code: Code::Unavailable as u32, ..error };
-    let mut host = Socket::open(Family::Route).map_err(|error| unavailable(error.into()))?;
-    link::probe(&mut host, conf.child).map_err(|error| unavailable(error.into()))?;
+    let mut host = Socket::open(Family::Route).map_err(|error| Error::from(error).unavailable())?;
+    link::probe(&mut host, conf.child).map_err(|error| Error::from(error).unavailable())?;
     if let Some(master) = conf.master.as_ref().filter(|master| !master.in_container)
         && !(master.name.is_none() && conf.addresses == Addresses::OrOfChain)
     {
-        let found = master.find(&mut host).map_err(unavailable)?;
+        let found = master.find(&mut host).map_err(Error::unavailable)?;
         if !found.up {
             let msg = format!("master {:?} is down", found.name);
             return Err(Error::new(Code::Unavailable, msg));

@@ -51,6 +51,15 @@ impl Ipv6 {
     /// As the kernel does it by default.
     pub const DEFAULT: Self = Self { dad: Dad::Default, keep_addresses: false, announce: false };
 
+    /// As fits the addresses of `result`, which are known to be unique. A link that has only IPv4 addresses
+    /// is left alone: nobody waits for its link-local address.
+    #[must_use]
+    pub fn of(result: &CniResult) -> Self {
+        let keep_addresses = has_ipv6(result);
+        let dad = if result.ips.is_empty() || keep_addresses { Dad::Off } else { Dad::Default };
+        Self { dad, keep_addresses, announce: false }
+    }
+
     /// The settings of the link that this takes, under `ipv6/conf/`.
     fn settings(self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let dad: &[_] = match self.dad {
@@ -73,6 +82,8 @@ pub struct Container<'a> {
     monitor: Option<Monitor>,
     ifname: &'a str,
     index: u32,
+    /// The link's own routes, in the place of those to the networks of its addresses.
+    own_routes: Option<Vec<KernelRoute>>,
 }
 
 impl<'a> Container<'a> {
@@ -91,19 +102,26 @@ impl<'a> Container<'a> {
             }
             let waits = matches!(ipv6.dad, Dad::On | Dad::Awaited);
             let monitor = waits.then(|| Monitor::open(Changes::Ipv6Addresses)).transpose()?;
-            Ok::<_, Error>(Some(Self { netns, socket, monitor, ifname, index }))
+            Ok::<_, Error>(Some(Self { netns, socket, monitor, ifname, index, own_routes: None }))
         });
         inside.map_err(|why| setting_error("enter the container's network namespace", &why))?
     }
 
-    /// As [`enter`](Self::enter), where there must be such a link.
+    /// Enters the container and finds the link that ADD has made there.
     ///
     /// # Errors
-    /// There is none; or those of [`enter`](Self::enter).
-    pub fn with_link(netns: &'a Netns, ifname: &'a str, ipv6: Ipv6) -> Result<Self, Error> {
+    /// As [`enter`](Self::enter); there is none.
+    pub fn require(netns: &'a Netns, ifname: &'a str, ipv6: Ipv6) -> Result<Self, Error> {
         Self::enter(netns, ifname, ipv6)?.ok_or_else(|| {
             Error::new(Code::Internal, format!("container interface {ifname:?} has vanished"))
         })
+    }
+
+    /// Has the link get these routes, made for its index, before the result's, in the place of the kernel's
+    /// to the networks that its addresses are in.
+    #[must_use]
+    pub fn with_own_routes(self, routes: impl FnOnce(u32) -> Vec<KernelRoute>) -> Self {
+        Self { own_routes: Some(routes(self.index)), ..self }
     }
 
     /// Brings the link up with its addresses and routes, in one conversation.
@@ -135,6 +153,7 @@ impl<'a> Container<'a> {
             link: self.index,
             cidr: ip.address,
             without_dad: dad == Dad::Off,
+            without_prefix_route: self.own_routes.is_some(),
         };
         let addresses: Vec<_> = result.ips.iter().map(address).collect();
         let routes: Vec<_> = self.routes(result).into_iter().map(route::Add).collect();
@@ -256,12 +275,20 @@ impl<'a> Container<'a> {
         }
     }
 
-    /// The result's routes as the kernel is to have them: without a next hop of their own they lead
-    /// through the first gateway of their family.
+    /// The link's own routes, and the result's as the kernel is to have them: without a next hop of their
+    /// own they lead through the first gateway of their family.
     fn routes(&self, result: &CniResult) -> Vec<KernelRoute> {
-        let routes = result.routes.iter().map(|route| KernelRoute {
+        // A next hop that no route of its own leads to was on the link by the network's.
+        let is_reached = |hop: IpAddr, own: &[KernelRoute]| {
+            own.iter().any(|route| route.gateway.is_none() && route.destination.contains(hop))
+                || !result.ips.iter().any(|ip| ip.address.contains(hop))
+        };
+        let onlink = |hop| self.own_routes.as_ref().is_some_and(|own| !is_reached(hop, own));
+        let route = |route: &Route| KernelRoute {
             destination: Cidr { address: route.dst.network(), prefix: route.dst.prefix },
             gateway: next_hop(route, result),
+            onlink: next_hop(route, result).is_some_and(onlink),
+            source: None,
             link: self.index,
             // The kernel takes 0 for the main table.
             table: route.table.filter(|table| *table != 0).unwrap_or(route::TABLE_MAIN),
@@ -269,8 +296,9 @@ impl<'a> Container<'a> {
             scope: route.scope.and_then(|scope| u8::try_from(scope).ok()),
             mtu: route.mtu,
             advmss: route.advmss,
-        });
-        routes.collect()
+        };
+        let own = self.own_routes.iter().flatten().copied();
+        own.chain(result.routes.iter().map(route)).collect()
     }
 
     /// Turns IPv6 on where the container's defaults have it off for the link.

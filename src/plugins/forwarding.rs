@@ -1,8 +1,11 @@
 //! The host as router between containers and the world.
 
+use std::io::Write;
+
 use super::setting_error;
 use crate::cni::{Code, Error};
 use crate::net::Cidr;
+use crate::nl::link::Link;
 use crate::sys::sysctl;
 
 /// By family, whether it is IPv4, the setting by which the kernel forwards.
@@ -24,6 +27,19 @@ pub fn enable(addresses: &[Cidr]) -> Result<(), Error> {
             .map_err(|why| setting_error(format_args!("set sysctl {name} to 1"), &why))?;
     }
     Ok(())
+}
+
+/// Has the host take no advice on routing from its containers (CVE-2020-10749) through this link of its
+/// own, whoever made it. Where the setting can't be written, the network works all the same.
+pub fn refuse_router_advertisements(link: &Link) {
+    if !link.accepts_router_advertisements {
+        return;
+    }
+    let name = format!("ipv6/conf/{}/accept_ra", link.name);
+    if let Err(why) = sysctl::write(&name, "0") {
+        let line = format!("plumb: cannot set sysctl {name} to 0: {why}\n");
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
 }
 
 /// Sees whether the host forwards packets of these families.

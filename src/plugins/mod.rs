@@ -16,8 +16,10 @@ pub mod detach;
 pub mod dummy;
 pub mod forwarding;
 pub mod ipvlan;
+pub mod loopback;
 pub mod macvlan;
 pub mod masquerade;
+pub mod ptp;
 pub mod rival;
 pub mod spoof_check;
 pub mod undo;
@@ -33,13 +35,16 @@ use crate::ipam;
 use crate::nl;
 
 /// All plugins, by name.
-pub const ALL: [&Plugin; 6] = [
+pub const ALL: [&Plugin; 9] = [
     &bridge::PLUGIN,
+    &ptp::PLUGIN,
     &macvlan::PLUGIN,
     &ipvlan::PLUGIN,
     &vlan::PLUGIN,
     &dummy::PLUGIN,
+    &loopback::PLUGIN,
     &ipam::host_local::PLUGIN,
+    &ipam::static_ipam::PLUGIN,
 ];
 
 /// The plugin of this name.

@@ -23,7 +23,7 @@ use crate::nl::nft::rule::{self, Base, Expression, Hook, Meta, REG_1, REG_2};
 use crate::nl::nft::set::{self, Field, Set};
 use crate::nl::nft::{self, Family, Table};
 use crate::nl::request::Request as NlRequest;
-use crate::nl::{self, Socket};
+use crate::nl::{self, Socket, wire};
 
 /// The table that holds all of this.
 pub const TABLE: Table<'_> = Table { family: Family::Bridge, name: "plumb" };
@@ -104,9 +104,7 @@ pub fn sweep(rules: &mut Socket, unwanted: impl Fn(&str) -> bool) -> Result<(), 
     for element in elements {
         let label = element.comment.split(' ').next().unwrap_or_default();
         if unwanted(label) {
-            let end = memchr::memchr(0, &element.key).unwrap_or(element.key.len());
-            let name = String::from_utf8_lossy(element.key.get(..end).unwrap_or_default());
-            errors.note(remove(rules, &name));
+            errors.note(remove(rules, &wire::up_to_nul(&element.key)));
         }
     }
     // Those in `genuine` whose other has been flushed away.

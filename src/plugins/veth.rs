@@ -1,5 +1,6 @@
-//! The veth pair that connects a container with the host: made whole in one conversation, found again
-//! by a name that follows from the attachment's, and deleted.
+//! The veth pair that connects a container with the host: made in one conversation, connected in another
+//! once the container's end is ready, found again by a name that follows from the attachment's, and
+//! deleted.
 
 use std::os::fd::AsFd;
 
@@ -9,9 +10,9 @@ use super::container::{Container, Ipv6};
 use super::undo::Undo;
 use crate::cni::{Attachment, Code, Error, Request};
 use crate::net::Mac;
-use crate::nl::link::{Change, PortFlags, Target};
+use crate::nl::link::{Change, Link, PortFlags, Target};
 use crate::nl::request::Request as NlRequest;
-use crate::nl::{Family, Socket, link};
+use crate::nl::{self, Family, Socket, link};
 use crate::sys::netns::Netns;
 
 /// What a pair is to be like.
@@ -39,29 +40,47 @@ pub struct Port {
 }
 
 impl<'a> Pair<'a> {
-    /// Makes the pair. What an earlier ADD of the same attachment has left on the host is replaced.
+    /// Makes the pair, both ends down. What an earlier ADD of the same attachment has left on the host is
+    /// replaced.
     ///
     /// # Errors
     /// The kernel's refusal; the container has an interface of that name.
     pub fn make(&self, host: &mut Socket, undo: &mut Undo<'a>) -> Result<(), Error> {
+        self.make_by(host, undo, |host, requests| host.execute(requests))
+    }
+
+    /// Makes the pair, and reads its host end in the same conversation.
+    ///
+    /// # Errors
+    /// As [`make`](Self::make).
+    pub fn make_and_read(&self, host: &mut Socket, undo: &mut Undo<'a>) -> Result<Link, Error> {
+        let name = self.attachment.host_link();
+        let read = |host: &mut Socket, requests: &[&dyn NlRequest]| {
+            link::execute_then_get(host, requests, Target::Name(&name))
+        };
+        self.make_by(host, undo, read)
+    }
+
+    fn make_by<T>(
+        &self,
+        host: &mut Socket,
+        undo: &mut Undo<'a>,
+        execute: impl FnOnce(&mut Socket, &[&dyn NlRequest]) -> Result<T, nl::Error>,
+    ) -> Result<T, Error> {
         let attachment = self.attachment;
         let (name, label) = (attachment.host_link(), attachment.label());
         let veth = link::NewVeth {
             name: &name,
             mac: attachment.host_mac(),
             mtu: self.mtu,
-            master: self.port.map(|port| port.bridge),
             peer_name: &attachment.ifname,
             peer_mac: self.container_mac,
             peer_netns: self.netns.as_fd(),
         };
-        // What the kernel does not take when it makes a link.
+        // What the kernel does not take when it makes a link. Of a link that is up it would tell
+        // everybody, and IPv6 would go through all routes.
         let target = Target::Name(&name);
-        let change = Change {
-            alias: Some(&label),
-            port: self.port.map(|port| port.flags).filter(|flags| *flags != PortFlags::default()),
-            ..Change::default()
-        };
+        let change = Change { alias: Some(&label), ..Change::default() };
         let settings = link::Set { target, change };
         // A bridge's port speaks no IPv6 itself.
         let change = Change { no_ipv6_link_local: true, ..Change::default() };
@@ -78,7 +97,7 @@ impl<'a> Pair<'a> {
         if self.port.is_some() {
             requests.push(&silence);
         }
-        let made = host.execute(&requests);
+        let made = execute(host, &requests);
         if let Err(error) = &made
             && (error.errno, error.request) == (Errno::EEXIST, 0)
         {
@@ -87,6 +106,27 @@ impl<'a> Pair<'a> {
             undo.push(move || delete_own(&mut Socket::open(Family::Route)?, &name, &label));
         }
         Ok(made?)
+    }
+
+    /// Brings the host's end up, as a port of its bridge if it is to be one.
+    ///
+    /// The container's end is up by now, so the port has a carrier at once, and the bridge enables it a
+    /// single time; each time costs the kernel a walk over all ports. Whatever the container sends of its
+    /// own accord from here on, as IPv6 does, is nothing that ADD has to wait for.
+    ///
+    /// # Errors
+    /// The kernel's refusal: the bridge has no room for another port, for one.
+    pub fn connect(&self, host: &mut Socket) -> Result<(), Error> {
+        let name = self.attachment.host_link();
+        let set = |change| link::Set { target: Target::Name(&name), change };
+        let flags = self.port.map(|port| port.flags).filter(|flags| *flags != PortFlags::default());
+        let master = self.port.map(|port| port.bridge);
+        // Only a port has a port's settings, and it is to have them before anything passes.
+        let join = set(Change { master, ..Change::default() });
+        let up = set(Change { up: true, port: flags, ..Change::default() });
+        let both = set(Change { up: true, master, ..Change::default() });
+        let requests: &[&dyn NlRequest] = if flags.is_some() { &[&join, &up] } else { &[&both] };
+        Ok(host.execute(requests)?)
     }
 }
 
@@ -102,6 +142,37 @@ pub fn refuse_if_interface_exists(netns: &Netns, ifname: &str) -> Result<(), Err
         "container interface {ifname:?} already exists; DEL of its attachment would remove it"
     );
     Err(Error::new(Code::Internal, msg).with_details("EEXIST"))
+}
+
+/// Sees whether a link is the host's end of a pair with this MTU, if one is asked for. The container's end
+/// is not compared: plugin tuning may have given it another.
+///
+/// # Errors
+/// It is not.
+pub fn check_host_end(link: &Link, mtu: Option<u32>) -> Result<(), Error> {
+    let fault = |what: String| {
+        let msg = format!("host interface {:?} {what}", link.name);
+        Err(Error::new(Code::Internal, msg))
+    };
+    match mtu {
+        _ if !link.is_veth() => fault("is not a veth".into()),
+        Some(mtu) if link.mtu != mtu => fault(format!("has an MTU of {}, not {mtu}", link.mtu)),
+        _ => Ok(()),
+    }
+}
+
+/// Sees whether two links, in the container and on the host, are one pair.
+///
+/// # Errors
+/// They are not.
+pub fn check_ends(inside: &Link, outside: &Link) -> Result<(), Error> {
+    let connected = inside.peer == Some(outside.index) && outside.peer == Some(inside.index);
+    if inside.is_veth() && connected {
+        return Ok(());
+    }
+    let (inside, outside) = (&inside.name, &outside.name);
+    let msg = format!("{inside:?} and {outside:?} are not the two ends of a veth pair");
+    Err(Error::new(Code::Internal, msg))
 }
 
 /// Deletes the attachment's pair by its host's end, and says whether there was one. If there is none the

@@ -107,18 +107,25 @@ impl Netns {
         lock(&self.0, Kind::Flock, patience)
     }
 
+    /// Has this thread enter the namespace, to stay there.
+    ///
+    /// # Errors
+    /// Those of setns(2): `EPERM` without `CAP_SYS_ADMIN`.
+    pub fn enter(&self) -> Result<(), Errno> {
+        setns(&self.0, CloneFlags::CLONE_NEWNET)
+    }
+
     /// Does `work` inside this namespace and comes back to the one before.
     ///
     /// # Errors
     /// Those of setns(2): `EPERM` without `CAP_SYS_ADMIN`.
     pub fn inside<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
         let home = Self::current()?;
-        let enter = |namespace: &Self| setns(&namespace.0, CloneFlags::CLONE_NEWNET);
-        enter(self)?;
+        self.enter()?;
         let result = work();
         // Failing here would leave later work in the wrong namespace, and can't happen: the right to
         // enter was held a moment ago.
-        enter(&home).map_err(|errno: Errno| {
+        home.enter().map_err(|errno| {
             io::Error::other(format!("cannot return to the host's network namespace: {errno}"))
         })?;
         Ok(result)

@@ -49,7 +49,35 @@ fn every_example_can_be_tried() {
         assert_eq!(host.snapshot(), before, "the host around it is not touched");
         tried += 1;
     }
-    assert!(tried >= 6);
+    assert!(tried >= 10);
+}
+
+/// For each plugin there is a network that shows it.
+#[test]
+fn every_plugin_can_be_tried_by_its_name() {
+    for plugin in plumb::plugins::ALL {
+        let name = plugin.name;
+        let host = Host::new();
+        let before = host.snapshot();
+        let output = host.command(PLUMB).args(["try", "--type", name, "--json"]).output().unwrap();
+        let report: Value = serde_json::from_str(stdout(&output)).unwrap();
+        assert_eq!(report["ok"], true, "{name}: {report:#}");
+        assert_eq!(host.snapshot(), before, "the host around it is not touched");
+    }
+    for (name, lines) in [
+        ("ptp", ["network routed: ptp, CNI 1.1.0", "→ pod2 fd60::3", "→ gateway 10.60.0.1"]),
+        ("loopback", ["ADD   pod1", "lo 127.0.0.1/8 ::1/128", "→ itself ::1"]),
+        ("static", ["eth0 10.70.0.10/24 fd70::10/64", "→ pod2 10.70.0.11", "→ pod2 fd70::11"]),
+    ] {
+        let output = Host::new().command(PLUMB).args(["try", "--type", name]).output().unwrap();
+        let text = stdout(&output);
+        for line in lines {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+    }
+    let output = plumb(&["try", "--type", "weave"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("ptp"), "it tells what there is");
 }
 
 #[test]
@@ -152,10 +180,14 @@ fn an_installation_keeps_what_it_replaces_and_can_be_undone() {
     std::fs::write(at("weave"), "another's").unwrap();
     symlink("elsewhere", at("host-local")).unwrap();
 
+    let names = plumb::plugins::ALL.map(|plugin| plugin.name);
+    for name in ["bridge", "ptp", "loopback", "host-local", "static"] {
+        assert!(names.contains(&name), "{name}");
+    }
     let text = stdout(&plumb(&["install", dir])).to_owned();
-    assert!(text.contains("installed into") && text.contains("bridge, host-local"), "{text}");
+    assert!(text.contains("installed into") && text.contains(&names.join(", ")), "{text}");
     assert!(text.contains(".plumb-replaced: bridge, host-local"), "{text}");
-    for name in ["bridge", "host-local"] {
+    for name in names {
         assert_eq!(identity(&at(name)), identity(&at("plumb")), "hard links of one file");
         let about = Command::new(at(name)).output().unwrap();
         assert!(String::from_utf8_lossy(&about.stderr).starts_with(&format!("CNI {name} plugin")));

@@ -25,11 +25,11 @@ impl Scenario {
     /// What the bridge called host-local with, instead of the bridge's own calls.
     fn of_address_management(self) -> Self {
         let address_management = |mut call: Value| {
-            if call["plugin"] == "host-local" {
+            if call["plugin"] == call["stdin"]["ipam"]["type"] {
                 return Some(call);
             }
             let answer = call["ipam"].take();
-            call["plugin"] = "host-local".into();
+            call["plugin"] = call["stdin"]["ipam"]["type"].clone();
             call["exit_code"] = answer.get("exit_code")?.clone();
             call["stdout"] = answer["stdout"].clone();
             Some(call)
@@ -208,6 +208,7 @@ scenarios! {
     ctr_bridge "ctr-bridge",
     ctr_dual_stack_and_firewall "ctr-bridge-dual-firewall",
     ctr_errors "ctr-errors",
+    ctr_macvlan_with_static_addresses "ctr-macvlan-static",
     ctr_ptp "ctr-ptp",
     podman_after_a_crash "podman-crash",
     podman_default_network "podman-default-bridge",

@@ -16,6 +16,11 @@ fn everything() -> Value {
     }))
 }
 
+/// As much of plugin ptp.
+fn routed() -> Value {
+    json!({"cniVersion": "1.1.0", "name": "net", "type": "ptp", "ipMasq": true, "ipam": dual()})
+}
+
 fn scripted(keys: &Value) -> Value {
     let mut conf = bridge_conf(keys);
     conf["ipam"] = json!({"type": "scripted"});
@@ -295,21 +300,20 @@ pub const CONTENTS: [&str; 7] =
     ["read", "write", "pread64", "pwrite64", "unlinkat", "utimensat", "ftruncate"];
 
 /// The first ADD of a host, which makes everything.
-fn first_add_under_failures(syscalls: &[&str]) {
+fn first_add_under_failures(conf: &Value, syscalls: &[&str]) {
     let host = Host::new();
-    let conf = everything();
     let clean = |host: &Host| {
         host.sh("ip link del br0 2>/dev/null || true; nft flush ruleset; rm -rf /var/lib/cni");
     };
     let pod = host.pod("a");
     let before = host.snapshot();
-    let call = Call::new(&host, "ADD", &conf).of(&pod);
+    let call = Call::new(&host, "ADD", conf).of(&pod);
     for syscall in syscalls {
         walk(syscall, |n| {
             let (outcome, reached) = injected(&call, syscall, n);
             let case = format!("{syscall} {n}: {}", outcome.stdout);
             if outcome.status.success() {
-                host.check(&conf, &outcome.ok(), &pod).ok();
+                host.check(conf, &outcome.ok(), &pod).ok();
             } else {
                 outcome.error();
                 eprintln!("{case}");
@@ -321,7 +325,7 @@ fn first_add_under_failures(syscalls: &[&str]) {
                     host.snapshot().assert_same_but_for_rules(&before);
                 }
             }
-            host.del(&conf, &pod).ok();
+            host.del(conf, &pod).ok();
             eprintln!("{case}");
             host.snapshot().assert_nothing_but_shared(&before, "br0");
             clean(&host);
@@ -332,17 +336,32 @@ fn first_add_under_failures(syscalls: &[&str]) {
 
 #[test]
 fn a_first_add_is_undone_whatever_conversation_with_the_kernel_fails() {
-    first_add_under_failures(&CONVERSATIONS);
+    first_add_under_failures(&everything(), &CONVERSATIONS);
 }
 
 #[test]
 fn a_first_add_is_undone_whatever_file_cannot_be_opened() {
-    first_add_under_failures(&FILES);
+    first_add_under_failures(&everything(), &FILES);
 }
 
 #[test]
 fn a_first_add_is_undone_whatever_file_cannot_be_read_or_written() {
-    first_add_under_failures(&CONTENTS);
+    first_add_under_failures(&everything(), &CONTENTS);
+}
+
+#[test]
+fn a_first_add_of_ptp_is_undone_whatever_fails() {
+    let syscalls = [&CONVERSATIONS[..], &["openat", "write", "pwrite64"]].concat();
+    first_add_under_failures(&routed(), &syscalls);
+}
+
+#[test]
+fn a_first_add_of_ptp_with_static_addresses_is_undone_whatever_fails() {
+    let mut conf = routed();
+    conf["ipam"] = json!({"type": "static", "addresses": [
+        {"address": "10.1.0.5/16", "gateway": "10.1.0.1"}, {"address": "fd01::5/64"},
+    ]});
+    first_add_under_failures(&conf, &["socket", "sendto", "recvmsg", "setns", "write"]);
 }
 
 /// An ADD beside others' attachments, to the same network and to another, which stay as they are.
@@ -451,17 +470,16 @@ fn a_kernel_without_packet_rules_keeps_no_lease() {
     }
 }
 
-fn del_under_failures(syscalls: &[&str], suffix: &str) {
+fn del_under_failures(conf: &Value, syscalls: &[&str], suffix: &str) {
     let host = Host::new();
-    let conf = everything();
     let other = host.pod("other");
-    let others = host.add(&conf, &other).ok();
+    let others = host.add(conf, &other).ok();
     let pod = host.pod("a");
     let before = host.snapshot();
-    let call = Call::new(&host, "DEL", &conf).of(&pod);
+    let call = Call::new(&host, "DEL", conf).of(&pod);
     for syscall in syscalls {
         walk(syscall, |n| {
-            host.add(&conf, &pod).ok();
+            host.add(conf, &pod).ok();
             let whole = host.snapshot().since(&before);
             let (outcome, reached) = injected(&call, syscall, &format!("{n}{suffix}"));
             eprintln!("{syscall} {n}{suffix}: {}", outcome.stdout);
@@ -484,31 +502,68 @@ fn del_under_failures(syscalls: &[&str], suffix: &str) {
                     }
                 }
             }
-            host.del(&conf, &pod).ok();
+            host.del(conf, &pod).ok();
             host.snapshot().assert_same_but_for_rules(&before);
             assert_eq!(pod.ip("link show").as_array().unwrap().len(), 1);
             reached
         });
     }
-    host.check(&conf, &others, &other).ok();
+    host.check(conf, &others, &other).ok();
 }
 
 #[test]
 fn a_del_goes_on_whatever_fails_and_a_second_one_leaves_nothing() {
-    del_under_failures(&["socket", "sendto", "recvmsg", "openat", "read", "write"], "");
+    let syscalls = ["socket", "sendto", "recvmsg", "openat", "read", "write"];
+    del_under_failures(&everything(), &syscalls, "");
+}
+
+#[test]
+fn a_del_of_ptp_goes_on_whatever_fails_and_a_second_one_leaves_nothing() {
+    let syscalls = ["socket", "sendto", "recvmsg", "openat", "read", "flock", "unlinkat"];
+    del_under_failures(&routed(), &syscalls, "");
+}
+
+/// Nothing of it is on the host; a namespace that can't be entered is left as it is.
+#[test]
+fn a_loopback_interface_is_up_or_an_error_is_told() {
+    let host = Host::new();
+    let conf = json!({"cniVersion": "1.1.0", "name": "net", "type": "loopback"});
+    let before = host.snapshot();
+    for command in ["ADD", "DEL"] {
+        for syscall in ["socket", "sendto", "recvmsg", "setns", "openat", "ioctl", "statx", "read"]
+        {
+            walk(syscall, |n| {
+                let pod = host.pod(&format!("{command}-{syscall}-{n}"));
+                if command == "DEL" {
+                    host.add(&conf, &pod).ok();
+                }
+                let call = Call::new(&host, command, &conf).of(&pod);
+                let (outcome, reached) = injected(&call, syscall, n);
+                if outcome.status.success() {
+                    let flags = pod.ip("link show dev lo")[0]["flags"].clone();
+                    let is_up = flags.as_array().unwrap().contains(&json!("UP"));
+                    assert_eq!(is_up, command == "ADD" || reached, "{command} {syscall} {n}");
+                } else {
+                    outcome.error();
+                }
+                assert_eq!(host.snapshot(), before, "{command} {syscall} {n}");
+                reached
+            });
+        }
+    }
 }
 
 #[test]
 fn a_del_goes_on_whatever_file_fails_and_a_second_one_leaves_nothing() {
-    del_under_failures(
-        &["fcntl", "statx", "pread64", "pwrite64", "unlinkat", "utimensat", "flock", "ioctl"],
-        "",
-    );
+    let syscalls =
+        ["fcntl", "statx", "pread64", "pwrite64", "unlinkat", "utimensat", "flock", "ioctl"];
+    del_under_failures(&everything(), &syscalls, "");
 }
 
 #[test]
 fn a_del_that_fails_from_some_moment_on_is_made_up_for_by_the_next() {
-    del_under_failures(&["sendto", "recvmsg", "unlinkat", "pwrite64", "write"], "+");
+    let syscalls = ["sendto", "recvmsg", "unlinkat", "pwrite64", "write"];
+    del_under_failures(&everything(), &syscalls, "+");
 }
 
 #[test]

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use crate::harness::{BIN, Call, Host, PLUMB, Pod};
 
 const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
-const PLUGINS: [&str; 2] = ["bridge", "host-local"];
+const PLUGINS: [&str; 5] = ["bridge", "ptp", "loopback", "host-local", "static"];
 
-/// A configuration that both plugins accept.
+/// A configuration that all plugins accept.
 fn conf(version: &str) -> Value {
     json!({
         "cniVersion": version, "name": "net", "type": "bridge", "bridge": "br0",

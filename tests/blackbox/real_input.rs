@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Host, Pod, network};
+use crate::harness::{Call, Host, Pod, network};
 
 /// A router and a server beyond it: `10.99.0.2` and `fd99::2`, which know no way back to pods.
 pub fn outside(host: &Host) -> Pod<'_> {
@@ -212,4 +212,147 @@ fn routes_of_a_private_network() {
         host.del(conf, pod).ok();
     }
     host.snapshot().assert_nothing_but_shared(&before, "private0");
+}
+
+/// The pods of a network reach each other through the host, which each is connected with by itself.
+fn whole_routed_life(network_of: impl Fn(&str) -> Value, expected: impl Fn(&str, &str) -> Value) {
+    let host = Host::new();
+    for version in ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        let conf = &network_of(version);
+        let before = host.snapshot();
+        let pods = ["a", "b"].map(|name| host.pod(&format!("{name}-{version}")));
+        let [a, b] = &pods;
+        let result = host.add(conf, a).ok();
+        host.add(conf, b).ok();
+        for (pod, other) in [(a, b), (b, a)] {
+            for address in other.addresses("eth0") {
+                pod.must_reach(address.split('/').next().unwrap());
+            }
+        }
+        for gateway in gateways(&result) {
+            a.must_reach(&gateway);
+        }
+        let ip = a.addresses("eth0")[0].clone();
+        let mut expected = expected(version, &ip);
+        if version >= "0.3.0" {
+            let mut interfaces = result["interfaces"].clone();
+            assert!(interfaces[0]["name"].as_str().unwrap().starts_with("veth"));
+            for interface in interfaces.as_array_mut().unwrap() {
+                let interface = interface.as_object_mut().unwrap();
+                assert!(interface.remove("mac").is_some());
+                assert_eq!(interface.remove("mtu"), (version == "1.1.0").then(|| json!(1500)));
+            }
+            let name = &interfaces[0]["name"];
+            let shape = json!([{"name": name}, {"name": "eth0", "sandbox": a.path()}]);
+            assert_eq!(interfaces, shape);
+            expected["interfaces"] = result["interfaces"].clone();
+        }
+        assert_eq!(result, expected);
+        if version >= "0.4.0" {
+            host.check(conf, &result, a).ok();
+        }
+        for pod in &pods {
+            host.del(conf, pod).ok();
+            assert_eq!(pod.ip("link show").as_array().unwrap().len(), 1, "only lo is left");
+            host.del(conf, pod).ok();
+        }
+        host.snapshot().assert_same_but_for_rules(&before);
+    }
+}
+
+/// The oldest form as it is written, and a list of each later version.
+#[test]
+fn a_routed_network_with_name_resolution() {
+    let text = include_str!("../../examples/ptp.conf");
+    let of_version = |version: &str| {
+        let plugin: Value = serde_json::from_str(text).unwrap();
+        if version == "0.1.0" {
+            return plugin;
+        }
+        let list = json!({"cniVersion": version, "name": "mynet", "plugins": [plugin]});
+        network(&list.to_string()).remove(0)
+    };
+    whole_routed_life(of_version, |version, ip| {
+        let dns = json!({"nameservers": ["10.1.1.1", "8.8.8.8"]});
+        let mut expected = json!({"cniVersion": version, "dns": dns});
+        match version {
+            "0.1.0" | "0.2.0" => expected["ip4"] = json!({"ip": ip, "gateway": "10.1.1.1"}),
+            _ => {
+                expected["ips"] = json!([{"interface": 1, "address": ip, "gateway": "10.1.1.1"}]);
+                if version < "1.0.0" {
+                    expected["ips"][0]["version"] = json!("4");
+                }
+            }
+        }
+        expected
+    });
+}
+
+/// Of both families, with a way to the outside.
+#[test]
+fn a_routed_network_of_two_families() {
+    let conf = &network(include_str!("../../examples/ptp-dual-stack.conflist"))[0];
+    let host = Host::new();
+    let outside = outside(&host);
+    let before = host.snapshot();
+    let (a, b) = (host.pod("a"), host.pod("b"));
+    let result = host.add(conf, &a).ok();
+    host.add(conf, &b).ok();
+    for address in ["10.60.0.3", "fd60::3", "10.60.0.1", "fd60::1", "10.99.0.2", "fd99::2"] {
+        a.must_reach(address);
+    }
+    for (server, own) in [("10.99.0.2", "10.99.0.1"), ("fd99::2", "fd99::1")] {
+        let seen: std::net::IpAddr = peer_seen_by(&outside, server, &a).parse().unwrap();
+        assert_eq!(seen, own.parse::<std::net::IpAddr>().unwrap());
+    }
+    assert_eq!(a.ip("link show dev eth0")[0]["mtu"], 1400);
+    host.check(conf, &result, &a).ok();
+    for pod in [&a, &b] {
+        host.del(conf, pod).ok();
+    }
+    host.snapshot().assert_same_but_for_rules(&before);
+}
+
+/// Addresses that the configuration names; the second pod's come with the call.
+#[test]
+fn static_addresses_on_a_bridge() {
+    let conf = &network(include_str!("../../examples/static.conflist"))[0];
+    let host = Host::new();
+    let before = host.snapshot();
+    let (a, b) = (host.pod("a"), host.pod("b"));
+    let result = host.add(conf, &a).ok();
+    let mut of_b = conf.clone();
+    of_b["args"] = json!({"cni": {"ips": ["10.70.0.11/24", "fd70::11/64"]}});
+    host.add(&of_b, &b).ok();
+    assert_eq!(a.addresses("eth0"), ["10.70.0.10/24", "fd70::10/64"]);
+    assert_eq!(b.addresses("eth0"), ["10.70.0.11/24", "fd70::11/64"]);
+    for address in ["10.70.0.11", "fd70::11", "10.70.0.1", "fd70::1"] {
+        a.must_reach(address);
+    }
+    let dns = json!({"nameservers": ["10.70.0.1"], "search": ["example.org"]});
+    assert_eq!(result["dns"], dns);
+    let route = a.sh("ip route show 192.168.0.0/16");
+    assert!(route.starts_with("192.168.0.0/16 via 10.70.0.254 dev eth0"), "{route}");
+    host.check(conf, &result, &a).ok();
+    host.del(conf, &a).ok();
+    host.del(&of_b, &b).ok();
+    host.snapshot().assert_nothing_but_shared(&before, "fixed0");
+}
+
+#[test]
+fn the_loopback_interface_of_a_pod() {
+    let conf = &network(include_str!("../../examples/loopback.conflist"))[0];
+    let host = Host::new();
+    let pod = host.pod("a");
+    let call = |command| Call::new(&host, command, conf).of(&pod).env("CNI_IFNAME", "lo").run();
+    let result = call("ADD").ok();
+    let expected = json!({
+        "cniVersion": "1.0.0",
+        "interfaces": [{"mac": "00:00:00:00:00:00", "name": "lo", "sandbox": pod.path()}],
+        "ips": [{"address": "127.0.0.1/8", "interface": 0}, {"address": "::1/128", "interface": 0}],
+    });
+    assert_eq!(result, expected);
+    pod.must_reach("127.0.0.1");
+    call("DEL").ok();
+    assert!(!pod.reaches("127.0.0.1"));
 }

@@ -11,8 +11,37 @@ fn cidr(text: &str) -> Cidr {
 }
 
 fn add(text: &str, without_dad: bool) -> Bytes {
-    let request = Add { link: 2, cidr: cidr(text), without_dad };
+    let request = Add { link: 2, cidr: cidr(text), without_dad, without_prefix_route: false };
     sent(|kernel| kernel.execute(&[&request]))
+}
+
+/// `ip addr add 10.1.0.2/24 brd + dev d0 noprefixroute`
+///
+/// `ip addr add 2001:db8::2/64 dev d0 nodad noprefixroute`
+#[test]
+fn an_address_can_be_added_without_a_route_to_its_network() {
+    let add = |text| {
+        let request =
+            Add { link: 3, cidr: cidr(text), without_dad: true, without_prefix_route: true };
+        sent(|kernel| kernel.execute(&[&request]))
+    };
+    let expected = hex("
+        38000000 1400 0506 01000000 00000000   # RTM_NEWADDR, REQUEST | ACK | EXCL | CREATE
+        02180000 03000000                      # struct ifaddrmsg
+        0800 0200 0a010002                     # IFA_LOCAL 10.1.0.2
+        0800 0800 00020000                     # IFA_FLAGS noprefixroute
+        0800 0100 0a010002                     # IFA_ADDRESS 10.1.0.2
+        0800 0400 0a0100ff                     # IFA_BROADCAST 10.1.0.255
+        ");
+    assert_eq!(add("10.1.0.2/24"), expected);
+    let expected = hex("
+        48000000 1400 0506 01000000 00000000   # RTM_NEWADDR, REQUEST | ACK | EXCL | CREATE
+        0a400000 03000000                      # struct ifaddrmsg
+        1400 0200 20010db8 00000000 00000000 00000002 # IFA_LOCAL 2001:db8::2
+        0800 0800 02020000                     # IFA_FLAGS nodad, noprefixroute
+        1400 0100 20010db8 00000000 00000000 00000002 # IFA_ADDRESS 2001:db8::2
+        ");
+    assert_eq!(add("2001:db8::2/64"), expected);
 }
 
 /// `ip addr add 10.1.0.2/24 brd + dev cni0`
@@ -215,7 +244,13 @@ fn addresses_of_other_links_are_left_out() {
     let mut dump = Vec::new();
     for link in [1, 2, 3] {
         dump.extend(message(libc::RTM_NEWADDR, Flags::empty(), 1, |out| {
-            Add { link, cidr: cidr("10.1.0.2/24"), without_dad: false }.body(out);
+            Add {
+                link,
+                cidr: cidr("10.1.0.2/24"),
+                without_dad: false,
+                without_prefix_route: false,
+            }
+            .body(out);
         }));
     }
     dump.extend(done(1, 0));
@@ -239,7 +274,8 @@ fn an_address_that_is_there_already_is_no_error() {
         2300 0100 69707634 3a204164 64726573 7320616c # NLMSGERR_ATTR_MSG ipv4: Address already assigned
                   72656164 79206173 7369676e 65640000
         ");
-    let request = Add { link: 2, cidr: cidr("10.1.0.2/24"), without_dad: false };
+    let request =
+        Add { link: 2, cidr: cidr("10.1.0.2/24"), without_dad: false, without_prefix_route: false };
     assert_eq!(answered(&[answer], |kernel| kernel.execute(&[&request])), Ok(()));
 }
 
@@ -322,7 +358,12 @@ fn addresses_of_another_namespace_are_told_from_our_own() {
 fn purposes_name_address_and_link() {
     let purposes: [(&dyn Request, &str); 3] = [
         (
-            &Add { link: 2, cidr: cidr("10.1.0.2/24"), without_dad: false },
+            &Add {
+                link: 2,
+                cidr: cidr("10.1.0.2/24"),
+                without_dad: false,
+                without_prefix_route: false,
+            },
             "add address 10.1.0.2/24 to link 2",
         ),
         (
@@ -365,9 +406,11 @@ proptest! {
         address: IpAddr,
         prefix in 0_u8..=128,
         without_dad: bool,
+        without_prefix_route: bool,
     ) {
         let cidr = Cidr { address, prefix: prefix.min(width(address)) };
-        let read = decode(&sent(|kernel| kernel.execute(&[&Add { link, cidr, without_dad }])).0);
+        let add = Add { link, cidr, without_dad, without_prefix_route };
+        let read = decode(&sent(|kernel| kernel.execute(&[&add])).0);
         let expected =
             Address { link, cidr, link_local: false, duplicate: false, tentative: false };
         prop_assert_eq!(read, Ok(expected));

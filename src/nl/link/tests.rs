@@ -238,6 +238,16 @@ fn a_link_can_be_named_in_a_change() {
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
 }
 
+/// `ip link set d0 down`
+#[test]
+fn a_link_is_taken_down() {
+    let expected = hex("
+        20000000 1000 0500 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK
+        00000000 03000000 00000000 01000000    # struct ifinfomsg: index 3, IFF_UP is to be off
+        ");
+    assert_eq!(sent(|kernel| kernel.execute(&[&SetDown(Target::Index(3))])), expected);
+}
+
 /// `ip link del dev vethbeef`
 ///
 /// ip(8) asks for the index first, and gives that: the second message.
@@ -937,7 +947,7 @@ fn purposes_name_the_link_and_what_is_done_to_it() {
         peer_mac: MAC,
         peer_netns: netns.as_fd(),
     };
-    let purposes: [(&dyn Request, &str); 6] = [
+    let purposes: [(&dyn Request, &str); 7] = [
         (&Get(Some(Target::Index(7))), "read link 7"),
         (&Get(None), "list links"),
         (&NewBridge { name: "cni0", mac: MAC, mtu: None }, r#"create bridge "cni0""#),
@@ -946,6 +956,7 @@ fn purposes_name_the_link_and_what_is_done_to_it() {
             &Set { target: Target::Name("eth0"), change: all },
             r#"set link "eth0" (up, promiscuous, address, alias, bridge port flags, arp_notify, addr_gen_mode)"#,
         ),
+        (&SetDown(Target::Name("eth0")), r#"set link "eth0" (down)"#),
         (&Delete(Target::Name("eth0")), r#"delete link "eth0""#),
     ];
     for (request, expected) in purposes {

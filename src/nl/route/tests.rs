@@ -13,6 +13,8 @@ fn route(destination: &str, gateway: Option<&str>) -> Route {
     Route {
         destination: cidr(destination),
         gateway: gateway.map(|text| text.parse().unwrap()),
+        onlink: false,
+        source: None,
         link: 2,
         table: TABLE_MAIN,
         priority: 0,
@@ -322,11 +324,12 @@ fn routes_through_a_link_are_read() {
     let (mut kernel, _) = answering(vec![datagrams(&v4), datagrams(&v6)]);
     let universe = Some(libc::RT_SCOPE_UNIVERSE);
     let link = Some(libc::RT_SCOPE_LINK);
+    let source = |text: &str| Some(text.parse().unwrap());
     let expected = vec![
         Route { scope: universe, table: 1000, ..route("10.21.0.0/16", Some("10.1.0.1")) },
         Route { scope: universe, ..route("0.0.0.0/0", Some("10.1.0.1")) },
-        Route { scope: link, ..route("10.1.0.0/24", None) },
-        Route { scope: link, ..route("10.7.0.2/32", None) },
+        Route { scope: link, source: source("10.1.0.2"), ..route("10.1.0.0/24", None) },
+        Route { scope: link, source: source("10.7.0.1"), ..route("10.7.0.2/32", None) },
         Route {
             scope: universe,
             priority: 50,
@@ -383,6 +386,35 @@ fn a_route_over_several_links_is_one_through_each() {
     assert_eq!(cut, Err(Malformed("next hop without link")));
 }
 
+/// `ip route prepend 10.1.0.1/32 dev d0 scope link src 10.1.0.2`
+///
+/// `ip route prepend 10.20.0.0/16 via 10.1.0.9 dev d0 src 10.1.0.2 onlink`
+///
+/// ip(8) writes the source behind the gateway, too.
+#[test]
+fn a_route_may_say_its_source_and_that_its_next_hop_is_on_the_link() {
+    let source = Some("10.1.0.2".parse().unwrap());
+    let expected = hex("
+        34000000 1800 0504 01000000 00000000   # RTM_NEWROUTE, REQUEST | ACK | CREATE
+        02200000 fe03fd01 00000000             # struct rtmsg: scope link
+        0800 0100 0a010001                     # RTA_DST 10.1.0.1
+        0800 0700 0a010002                     # RTA_PREFSRC 10.1.0.2
+        0800 0400 03000000                     # RTA_OIF 3
+        ");
+    assert_eq!(add(Route { source, link: 3, ..route("10.1.0.1/32", None) }), expected);
+    let expected = hex("
+        3c000000 1800 0504 01000000 00000000   # RTM_NEWROUTE, REQUEST | ACK | CREATE
+        02100000 fe030001 04000000             # struct rtmsg: RTNH_F_ONLINK
+        0800 0100 0a140000                     # RTA_DST 10.20.0.0
+        0800 0500 0a010009                     # RTA_GATEWAY 10.1.0.9
+        0800 0700 0a010002                     # RTA_PREFSRC 10.1.0.2
+        0800 0400 03000000                     # RTA_OIF 3
+        ");
+    let onlink = Route { source, onlink: true, link: 3, ..route("10.20.0.0/16", Some("10.1.0.9")) };
+    assert_eq!(add(onlink), expected);
+    assert_eq!(onlink.to_string(), "10.20.0.0/16 via 10.1.0.9 dev 3 src 10.1.0.2 onlink");
+}
+
 /// `ip route prepend 10.20.0.0/16 via 10.1.0.1 dev cni0`, a second time.
 #[test]
 fn a_route_that_is_there_already_is_no_error() {
@@ -425,6 +457,7 @@ fn a_route_is_recognised_as_the_kernel_has_it() {
     let same = [
         (v4, Route { scope: universe, ..v4 }),
         (v4, Route { scope: universe, mtu: 1300, advmss: 1260, ..v4 }),
+        (v4, Route { scope: universe, source: Some("10.1.0.2".parse().unwrap()), ..v4 }),
         (direct, Route { scope: link, ..direct }),
         (v6, Route { scope: universe, priority: IP6_RT_PRIO_USER, ..v6 }),
         (Route { scope: link, ..v6 }, Route { scope: universe, priority: 1024, ..v6 }),
@@ -441,6 +474,7 @@ fn a_route_is_recognised_as_the_kernel_has_it() {
         (v4, Route { gateway: None, ..read }),
         (v4, Route { destination: cidr("10.20.0.0/17"), ..read }),
         (Route { mtu: 1300, ..v4 }, read),
+        (Route { source: Some("10.1.0.2".parse().unwrap()), ..v4 }, read),
         (Route { advmss: 1260, ..v4 }, read),
         (v6, Route { scope: universe, ..v6 }),
         (Route { priority: 50, ..v6 }, Route { scope: universe, priority: 1024, ..v6 }),
@@ -527,19 +561,21 @@ proptest! {
     fn a_route_as_added_is_read_back(
         address: IpAddr,
         prefix in 0_u8..=128,
-        gateway: Option<u128>,
+        [gateway, source]: [Option<u128>; 2],
+        onlink: bool,
         numbers: [u32; 5],
         scope: Option<u8>,
     ) {
         let prefix = prefix.min(width(address));
         let network = Cidr { address, prefix }.network();
-        let gateway = gateway.map(|bits| crate::net::from_bits(address, bits));
+        let [gateway, source] =
+            [gateway, source].map(|bits| Some(crate::net::from_bits(address, bits?)));
         let [link, table, priority, mtu, advmss] = numbers;
         // No table has the number 0.
         let table = table.max(1);
         let destination = Cidr { address: network, prefix };
         let asked =
-            Route { destination, gateway, link, table, priority, scope, mtu, advmss };
+            Route { destination, gateway, onlink, source, link, table, priority, scope, mtu, advmss };
         let expected = Route { scope: Some(asked.effective_scope()), ..asked };
         prop_assert_eq!(decode(&add(asked).0), Ok(expected));
     }

@@ -120,6 +120,67 @@ fn all_requests_go_in_one_datagram_and_the_last_is_acknowledged() {
 }
 
 #[test]
+fn a_question_may_follow_requests_in_the_same_datagram() {
+    let (mut kernel, record) = answering(vec![vec![from_kernel(&[object(3, Flags::empty(), 5)])]]);
+    assert_eq!(kernel.execute_then_query(&[&ask(7), &ask(8)], &ask(9)), Ok(5));
+    assert_eq!(sequences(&record.borrow()[0].0), [1, 2, 3]);
+
+    let dump = from_kernel(&[object(5, Flags::empty(), 6), done(5, 0)]);
+    let (mut kernel, record) = answering(vec![vec![], vec![dump]]);
+    let _ = kernel.execute_then_query(&[&ask(7), &ask(8)], &ask(9));
+    assert_eq!(kernel.execute_then_dump(&[&ask(7)], &ask(8)), Ok(vec![6]));
+    assert_eq!(sequences(&record.borrow()[1].0), [4, 5]);
+}
+
+/// The kernel goes on to the question after a refusal, and answers it, too.
+#[test]
+fn a_refused_request_counts_more_than_the_answer_to_the_question_behind_it() {
+    let expected = || Err(Error { request: 1, ..Error::new("ask 8", Errno::EBUSY) });
+    let tolerant = Ask { tolerated: Some(Errno::EEXIST), ..ask(7) };
+    let requests: [&dyn Request; 3] = [&tolerant, &ask(8), &ask(9)];
+    let refusals = || {
+        [refused(1, Errno::EEXIST), refused(2, Errno::EBUSY), refused(3, Errno::EPERM)]
+            .map(Answer::Datagram)
+    };
+    for answer in [object(4, Flags::empty(), 5), refused(4, Errno::ENODEV)] {
+        let answers = refusals().into_iter().chain([Answer::Datagram(answer)]).collect();
+        let (mut kernel, _) = answering(vec![answers]);
+        assert_eq!(kernel.execute_then_query(&requests, &ask(1)), expected());
+    }
+    let answers = refusals().into_iter().chain([from_kernel(&[done(4, 0)])]).collect();
+    let (mut kernel, _) = answering(vec![answers]);
+    assert_eq!(kernel.execute_then_dump(&requests, &ask(1)).map(|_| 0), expected());
+
+    let answers = vec![from_kernel(&[refused(1, Errno::EEXIST), object(2, Flags::empty(), 5)])];
+    let (mut kernel, _) = answering(vec![answers]);
+    assert_eq!(kernel.execute_then_query(&[&tolerant], &ask(1)), Ok(5), "a tolerated one");
+}
+
+/// What was cut is asked again, what was done is not done again.
+#[test]
+fn requests_are_not_repeated_with_the_question_behind_them() {
+    let large = || Answer::Datagram(object(2, Flags::empty(), 5).repeat(1000));
+    let (mut kernel, record) =
+        answering(vec![vec![large()], vec![from_kernel(&[object(3, Flags::empty(), 5)])]]);
+    assert_eq!(kernel.execute_then_query(&[&ask(7)], &ask(8)), Ok(5));
+    let sent: Vec<_> = record.borrow().iter().map(|bytes| sequences(&bytes.0)).collect();
+    assert_eq!(sent, [vec![1, 2], vec![3]]);
+
+    let interrupted = from_kernel(&[object(2, Flags::DUMP_INTR, 5), done(2, 0)]);
+    let whole = from_kernel(&[object(3, Flags::empty(), 6), done(3, 0)]);
+    let (mut kernel, record) = answering(vec![vec![interrupted], vec![whole]]);
+    assert_eq!(kernel.execute_then_dump(&[&ask(7)], &ask(8)), Ok(vec![6]));
+    let sent: Vec<_> = record.borrow().iter().map(|bytes| sequences(&bytes.0)).collect();
+    assert_eq!(sent, [vec![1, 2], vec![3]]);
+
+    // A refusal outlives the cut.
+    let (mut kernel, _) =
+        answering(vec![vec![Answer::Datagram(refused(1, Errno::EBUSY)), large()]]);
+    let expected = Err(Error::new("ask 7", Errno::EBUSY));
+    assert_eq!(kernel.execute_then_query(&[&ask(7)], &ask(8)), expected);
+}
+
+#[test]
 fn no_request_is_no_datagram() {
     let (mut kernel, record) = scripted(|_| panic!("nothing should be sent"));
     assert_eq!(kernel.execute(&[]), Ok(()));

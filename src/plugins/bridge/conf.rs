@@ -7,7 +7,7 @@ use crate::cni::{Code, Error, Request};
 use crate::net::Mac;
 use crate::nl::link::PortFlags;
 use crate::plugins::conf;
-use crate::plugins::container::{self, Dad, Ipv6};
+use crate::plugins::container::{Dad, Ipv6};
 
 /// The configuration.
 #[derive(Debug)]
@@ -81,18 +81,10 @@ impl Conf {
         Ok(read)
     }
 
-    /// How the container's end treats IPv6. An attachment that has only IPv4 addresses is left alone:
-    /// nobody waits for its link-local address.
+    /// How the container's end treats IPv6.
     pub fn ipv6(&self, result: &CniResult) -> Ipv6 {
-        let keep_addresses = container::has_ipv6(result);
-        let dad = if self.enable_dad {
-            Dad::On
-        } else if result.ips.is_empty() || keep_addresses {
-            Dad::Off
-        } else {
-            Dad::Default
-        };
-        Ipv6 { dad, keep_addresses, announce: false }
+        let fitting = Ipv6::of(result);
+        if self.enable_dad { Ipv6 { dad: Dad::On, ..fitting } } else { fitting }
     }
 }
 

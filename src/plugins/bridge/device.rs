@@ -1,7 +1,5 @@
 //! The bridge itself: found, or made, and taken back.
 
-use std::io::Write;
-
 use nix::errno::Errno;
 
 use super::conf::Conf;
@@ -10,9 +8,8 @@ use crate::net::Mac;
 use crate::nl::link::{Change, Link, Target};
 use crate::nl::{Family, Socket, link};
 use crate::plugins::undo::Undo;
-use crate::plugins::veth;
+use crate::plugins::{forwarding, veth};
 use crate::sha256;
-use crate::sys::sysctl;
 use crate::trace;
 
 /// How often a bridge that vanishes in between is looked for.
@@ -45,9 +42,7 @@ pub(super) fn ensure<'a>(
             promiscuous: conf.promiscuous && !bridge.promiscuous,
             ..Change::default()
         };
-        if bridge.accepts_router_advertisements {
-            refuse_router_advertisements(name);
-        }
+        forwarding::refuse_router_advertisements(&bridge);
         if change.up || change.promiscuous {
             host.execute(&[&link::Set { target: Target::Index(bridge.index), change }])?;
         }
@@ -100,16 +95,6 @@ pub(super) fn keep_mac(host: &mut Socket, bridge: &Link) -> Result<(), Error> {
     };
     let change = Change { mac, ..Change::default() };
     Ok(host.execute(&[&link::Set { target: Target::Index(bridge.index), change }])?)
-}
-
-/// The host takes no advice on routing from its containers (CVE-2020-10749), on whosever bridge. Where
-/// the setting can't be written, the network works all the same.
-fn refuse_router_advertisements(bridge: &str) {
-    let name = format!("ipv6/conf/{bridge}/accept_ra");
-    if let Err(why) = sysctl::write(&name, "0") {
-        let line = format!("plumb: bridge: cannot set sysctl {name} to 0: {why}\n");
-        let _ = std::io::stderr().write_all(line.as_bytes());
-    }
 }
 
 /// Takes back a bridge of ours, unless others have come to use it.

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::conf::Conf;
 use crate::cni::result::{CniResult, Route};
 use crate::cni::{Attachment, Code, Error};
-use crate::net::{Cidr, from_bits, to_bits};
+use crate::net::Cidr;
 use crate::nl::link::Link;
 use crate::nl::{Family, Socket, addr, link};
 use crate::plugins::container;
@@ -25,14 +25,6 @@ pub(super) fn addresses(result: &CniResult) -> Vec<Cidr> {
         }
     }
     gateways
-}
-
-/// Where address management names no gateway it is the network's first address.
-pub(super) fn complete(result: &mut CniResult) {
-    for ip in &mut result.ips {
-        let network = ip.address.network();
-        ip.gateway.get_or_insert_with(|| from_bits(network, to_bits(network).wrapping_add(1)));
-    }
 }
 
 /// One default route for each family, unless there is one that leads the same way.
@@ -181,7 +173,8 @@ fn change_addresses(
         }
     }
     for cidr in add {
-        host.execute(&[&addr::Add { link, cidr: *cidr, without_dad: true }])?;
+        let add = addr::Add { link, cidr: *cidr, without_dad: true, without_prefix_route: false };
+        host.execute(&[&add])?;
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! bridge: connects a container to a bridge on the host by a veth pair.
 //!
 //! ADD, in the order in which things happen: addresses are leased; the bridge is found, or made; the
-//! veth pair is made whole, its host end up and in the bridge, the other born in the container under its
-//! final name; the container's end gets addresses and routes; then the host gets what the container
-//! needs of it: the gateway's address on the bridge, masquerading, forwarding. The bridge's port is up
-//! when ADD returns.
+//! veth pair is made, one end born in the container under its final name; the container's end is brought
+//! up with addresses and routes; the packet rules are told of it; the host's end becomes a port of the
+//! bridge; then the host gets what else the container needs of it: the gateway's address on the bridge,
+//! forwarding. The port forwards when ADD returns.
 //!
 //! DEL needs nothing but the configuration: the host's end bears a name that follows from the
 //! attachment's.
@@ -24,7 +24,7 @@ use crate::cni::error::Errors;
 use crate::cni::result::CniResult;
 use crate::cni::{Attachment, Code, Error, Plugin, Request};
 use crate::ipam::Ipam;
-use crate::net::{Cidr, Mac};
+use crate::net::Mac;
 use crate::nl::link::{Link, Target};
 use crate::nl::monitor::{Changes, Monitor};
 use crate::nl::{Family, Socket, link, nft};
@@ -69,7 +69,7 @@ fn attach<'a>(
     let mut result = attach::lease(request, ipam, undo)?;
     super::conf::check_mtu_for(conf.mtu, &result)?;
     if conf.is_gateway {
-        gateway::complete(&mut result);
+        attach::complete_gateways(&mut result);
     }
     if conf.is_default_gateway {
         gateway::add_default_routes(&mut result);
@@ -87,22 +87,22 @@ fn attach<'a>(
     };
     pair.make(&mut host, undo)?;
 
+    let ipv6 = conf.ipv6(&result);
+    let mut container = Container::require(request.netns()?, &attachment.ifname, ipv6)?;
+    if !conf.leave_down {
+        container.configure(&result, ipv6.dad)?;
+    }
+    add_rules(conf, attachment, &result, mac, undo)?;
+    pair.connect(&mut host)?;
+    let port = port_up(&mut host, conf, attachment, &bridge)?;
+
     // Only now, with a port in the bridge: who takes an address back looks for ports before and after.
     let plan = gateway::Plan::make(&mut host, &bridge, gateways, conf)?;
     if plan.makes_a_gateway() {
         device::keep_mac(&mut host, &bridge)?;
     }
-
-    let ipv6 = conf.ipv6(&result);
-    let mut container = Container::with_link(request.netns()?, &attachment.ifname, ipv6)?;
-    if !conf.leave_down {
-        container.configure(&result, ipv6.dad)?;
-    }
-
     plan.carry_out(&mut host, &bridge, attachment, undo)?;
-    add_rules(conf, attachment, &result, mac, undo)?;
     forwarding::enable(&plan.gateways)?;
-    let port = port_up(&mut host, conf, attachment, &bridge)?;
     container.await_addresses(&result)?;
     // A bridge whose MTU nobody has set takes on its ports' smallest.
     let bridge = if port.mtu == bridge.mtu {
@@ -133,7 +133,7 @@ fn add_rules(
     mac: Mac,
     undo: &mut Undo<'_>,
 ) -> Result<(), Error> {
-    let addresses = addresses(result);
+    let addresses = attach::addresses(result);
     let is_masqueraded = conf.ip_masq && !addresses.is_empty();
     if !is_masqueraded && !conf.mac_spoof_check {
         return Ok(());
@@ -151,13 +151,6 @@ fn add_rules(
     Ok(())
 }
 
-fn addresses(result: &CniResult) -> Vec<Cidr> {
-    let mut addresses: Vec<_> = result.ips.iter().map(|ip| ip.address).collect();
-    addresses.sort_by_key(|cidr| (cidr.address, cidr.prefix));
-    addresses.dedup();
-    addresses
-}
-
 /// Waits until the bridge forwards what the container sends, and returns its port.
 fn port_up(
     host: &mut Socket,
@@ -167,15 +160,16 @@ fn port_up(
 ) -> Result<Link, Error> {
     let name = attachment.host_link();
     let port = read_port(host, &name, bridge)?;
-    if port.operational || conf.leave_down {
+    if port.forwarding || port.operational || conf.leave_down {
         return Ok(port);
     }
-    // A kernel before 6.8, which does not bring the change to an end when it is asked.
+    // The bridge has learned of the carrier's absence before, and on a kernel before 6.8, which does not
+    // bring that change to an end when it is asked, not yet of its presence.
     let monitor = Monitor::open(Changes::Links)?;
     let deadline = Instant::now() + PORT_PATIENCE;
     loop {
         let port = read_port(host, &name, bridge)?;
-        if port.operational {
+        if port.forwarding || port.operational {
             return Ok(port);
         }
         if !monitor.wait(port.index, deadline)? {
@@ -226,18 +220,18 @@ fn check(request: &Request) -> Result<(), Error> {
     let mut host = Socket::open(Family::Route)?;
     let bridge = check_bridge(&mut host, &conf, &prev)?;
     let port = check_port(&mut host, &conf, &attachment, &prev, &bridge)?;
-    let mut container = Container::with_link(request.netns()?, &attachment.ifname, Ipv6::DEFAULT)?;
+    let mut container = Container::require(request.netns()?, &attachment.ifname, Ipv6::DEFAULT)?;
     let link = container.check(&expected)?;
     attach::check_mac(&link, Some(returned))?;
     check_pair(&conf, &link, &port)?;
 
     if conf.is_gateway {
-        gateway::complete(&mut expected);
+        attach::complete_gateways(&mut expected);
         let gateways = gateway::addresses(&expected);
         gateway::check(&mut host, &bridge, &gateways)?;
         forwarding::check(&gateways)?;
     }
-    let addresses = addresses(&expected);
+    let addresses = attach::addresses(&expected);
     if conf.ip_masq && !addresses.is_empty() {
         masquerade::check(&mut nft::open()?, &attachment.label(), &addresses)?;
     }
@@ -278,18 +272,7 @@ fn check_port(
     let on_host = prev.interfaces.iter().find(|i| i.sandbox.is_empty() && i.name != conf.bridge);
     let name = on_host.map_or_else(|| attachment.host_link(), |link| link.name.clone());
     let port = read_port(host, &name, bridge)?;
-    if !port.is_veth() {
-        return Err(fault(format!("host interface {name:?} is not a veth")));
-    }
-    // The container's end is not compared: plugin tuning may have given it another.
-    if let Some(mtu) = conf.mtu
-        && port.mtu != mtu
-    {
-        return Err(fault(format!(
-            "host interface {name:?} has an MTU of {}, not {mtu}",
-            port.mtu
-        )));
-    }
+    veth::check_host_end(&port, conf.mtu)?;
     if port.port != conf.port {
         let (found, expected) = (port.port, conf.port);
         return Err(fault(format!("bridge port {name:?} has {found}, not {expected}")));
@@ -300,10 +283,7 @@ fn check_port(
 /// Sees whether `link` in the container and `port` on the host are one pair, in the state that ADD leaves.
 fn check_pair(conf: &Conf, link: &Link, port: &Link) -> Result<(), Error> {
     let (inside, outside) = (&link.name, &port.name);
-    if !link.is_veth() || link.peer != Some(port.index) || port.peer != Some(link.index) {
-        let what = format!("{inside:?} and {outside:?} are not the two ends of a veth pair");
-        return Err(fault(what));
-    }
+    veth::check_ends(link, port)?;
     if link.up == conf.leave_down {
         let state = if link.up { "up" } else { "down" };
         return Err(fault(format!("container interface {inside:?} is {state}")));
@@ -317,8 +297,7 @@ fn check_pair(conf: &Conf, link: &Link, port: &Link) -> Result<(), Error> {
 /// Sees whether an ADD would find what it needs.
 fn status(request: &Request) -> Result<(), Error> {
     let conf = Conf::read(request)?;
-    let unavailable = |error: Error| Error { code: Code::Unavailable as u32, ..error };
-    let mut host = Socket::open(Family::Route).map_err(|error| unavailable(error.into()))?;
+    let mut host = Socket::open(Family::Route).map_err(|error| Error::from(error).unavailable())?;
     if let Some(link) = link::get(&mut host, Target::Name(&conf.bridge))?
         && !link.is_bridge()
     {
@@ -326,12 +305,10 @@ fn status(request: &Request) -> Result<(), Error> {
         return Err(Error::new(Code::Unavailable, msg));
     }
     if conf.ip_masq {
-        masquerade::probe(&mut nft::open().map_err(|e| unavailable(e.into()))?)
-            .map_err(unavailable)?;
+        attach::probe_rules(masquerade::probe)?;
     }
     if conf.mac_spoof_check {
-        spoof_check::probe(&mut nft::open().map_err(|e| unavailable(e.into()))?)
-            .map_err(unavailable)?;
+        attach::probe_rules(spoof_check::probe)?;
     }
     match Ipam::of(request)? {
         Some(ipam) => ipam.status(),

@@ -79,11 +79,10 @@ impl Host {
         };
         let namespaces = kinds.into_iter().map(open).collect();
         let host = Self { holder, namespaces };
+        let names = plumb::plugins::ALL.map(|plugin| plugin.name).join(" ");
         host.sh(&format!(
             "ip link set lo up; mkdir -p {BIN} /run/netns
-             for name in bridge macvlan ipvlan vlan dummy host-local; do
-                 ln -s {PLUMB} {BIN}/$name
-             done"
+             for name in {names}; do ln -s {PLUMB} {BIN}/$name; done"
         ));
         host
     }
