@@ -92,10 +92,10 @@ impl Scenario {
             Self::Version | Self::Layer2 => Vec::new(),
             Self::HostLocal | Self::Bridge | Self::Masquerade => {
                 vec![format!("10.100.{high}.{low}")]
-            },
+            }
             Self::DualStack => {
                 vec![format!("10.100.{high}.{low}"), format!("fd00:100::{number:x}")]
-            },
+            }
         }
     }
 

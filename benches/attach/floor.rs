@@ -124,13 +124,15 @@ impl Call<'_> {
         });
         let (mut container, index) = inside??;
         let index = index.context("the container's link")?;
-        let up = Set { target: Target::Index(index), change: Change { up: true, ..Change::default() } };
+        let up =
+            Set { target: Target::Index(index), change: Change { up: true, ..Change::default() } };
         let addresses: Vec<_> = self
             .cidrs
             .iter()
             .map(|cidr| addr::Add { link: index, cidr: *cidr, without_dad: true })
             .collect();
-        let routes: Vec<_> = self.gateways.iter().map(|gateway| default_route(*gateway, index)).collect();
+        let routes: Vec<_> =
+            self.gateways.iter().map(|gateway| default_route(*gateway, index)).collect();
         let mut requests: Vec<&dyn Request> = vec![&up];
         requests.extend(addresses.iter().map(|request| request as &dyn Request));
         requests.extend(routes.iter().map(|request| request as &dyn Request));
@@ -141,7 +143,10 @@ impl Call<'_> {
         if self.scenario.masquerades() {
             let label = self.attachment.label();
             let key = self.element();
-            nft::commit(&mut nft::open()?, &[&AddElement { set: SET, key: &key, comment: &label }])?;
+            nft::commit(
+                &mut nft::open()?,
+                &[&AddElement { set: SET, key: &key, comment: &label }],
+            )?;
         }
         Ok(())
     }

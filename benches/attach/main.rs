@@ -72,7 +72,8 @@ fn main() -> Result<()> {
     // Reached by descriptor: the stage hides what is below /run and /var/lib.
     let project = File::open(env!("CARGO_MANIFEST_DIR")).context("the project's directory")?;
     let here = File::open(".").context("the current directory")?;
-    let visible = |directory: &File| PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+    let visible =
+        |directory: &File| PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
 
     let stage = Stage::set(&options.reference)?;
     let scenarios: Vec<_> =
@@ -92,7 +93,8 @@ fn main() -> Result<()> {
     }
     if options.publish {
         let root = visible(&project);
-        fs::write(root.join("docs/benchmark.json"), format!("{json:#}\n")).context("the figures")?;
+        fs::write(root.join("docs/benchmark.json"), format!("{json:#}\n"))
+            .context("the figures")?;
         plot::latency(&root.join("docs/latency.svg"), &measured)?;
         plot::crowd(&root.join("docs/crowd.svg"), &measured)?;
         report::into_readme(&root.join("README.md"), &conditions, &measured)?;

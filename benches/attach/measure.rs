@@ -187,7 +187,9 @@ impl Place<'_> {
             #[expect(clippy::cast_precision_loss, reason = "few")]
             let calls = (callers.len() * each) as f64;
             rate = calls / begin.elapsed().as_secs_f64();
-            callers.into_iter().try_for_each(|caller| caller.join().map_err(|_| anyhow!("a caller"))?)
+            callers
+                .into_iter()
+                .try_for_each(|caller| caller.join().map_err(|_| anyhow!("a caller"))?)
         })?;
         Ok(Round { times: times.into_inner().map_err(|_| anyhow!("a caller"))?, rate })
     }

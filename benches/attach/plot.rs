@@ -67,7 +67,8 @@ fn draw_latency(path: &Path, all: &[Measured], rows: &[&Measured]) -> Result<(),
         let x = x_of(tick);
         let line = PathElement::new([(x, TOP - 6), (x, bottom)], INK.mix(0.25));
         area.draw(&line).map_err(fail)?;
-        area.draw(&Text::new(tick.to_string(), (x, bottom + 14), middle(text(13)))).map_err(fail)?;
+        area.draw(&Text::new(tick.to_string(), (x, bottom + 14), middle(text(13))))
+            .map_err(fail)?;
         tick *= 10.0;
     }
     for (at, row) in (0..).zip(rows) {

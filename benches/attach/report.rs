@@ -177,7 +177,8 @@ pub fn text(conditions: &Conditions, all: &[Measured]) -> String {
 
 /// All figures, for programs. Times are milliseconds.
 pub fn json(conditions: &Conditions, all: &[Measured]) -> Value {
-    let ratio = |r: Ratio| json!({"median": round(r.median), "min": round(r.least), "max": round(r.most)});
+    let ratio =
+        |r: Ratio| json!({"median": round(r.median), "min": round(r.least), "max": round(r.most)});
     let figures = |m: &Measured| {
         let to = |contender: &str| {
             let other = beside(all, m, contender).filter(|_| m.contender != contender)?;
@@ -202,12 +203,14 @@ fn round(value: f64) -> f64 {
 }
 
 /// Where the README's table begins and ends.
-const MARKS: [&str; 2] = ["<!-- benchmark: written by --publish -->\n", "<!-- benchmark: end -->\n"];
+const MARKS: [&str; 2] =
+    ["<!-- benchmark: written by --publish -->\n", "<!-- benchmark: end -->\n"];
 
 /// Puts the README's table in place of the one before.
 pub fn into_readme(path: &Path, conditions: &Conditions, all: &[Measured]) -> Result<()> {
     let readme = fs::read_to_string(path)?;
-    let (before, rest) = readme.split_once(MARKS[0]).context("README: no mark for the benchmark")?;
+    let (before, rest) =
+        readme.split_once(MARKS[0]).context("README: no mark for the benchmark")?;
     let (_, after) = rest.split_once(MARKS[1]).context("README: no end mark for the benchmark")?;
     let table = markdown(conditions, all);
     fs::write(path, [before, MARKS[0], &table, MARKS[1], after].concat())?;

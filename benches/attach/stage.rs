@@ -150,7 +150,10 @@ fn package_of(file: &Path) -> Option<String> {
     query(&["--show".as_ref(), "--showformat=${Package} ${Version}".as_ref(), package.as_ref()])
 }
 
-fn install<'a>(name: &str, programs: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<PathBuf> {
+fn install<'a>(
+    name: &str,
+    programs: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+) -> Result<PathBuf> {
     let directory = Path::new("/run/bench").join(name);
     fs::create_dir_all(&directory)?;
     let mut first: Option<(&[u8], PathBuf)> = None;
@@ -190,13 +193,17 @@ fn make_host(name: &str, plugins: Option<&Plugins>, present: usize, pods: usize)
                 return anyhow::Ok(());
             }
             let pod = pod(pods + number)?;
-            plugins.call("bridge", Verb::Add, &crowd_conf(name, number / CROWD_PER_BRIDGE), &pod).run()?;
+            plugins
+                .call("bridge", Verb::Add, &crowd_conf(name, number / CROWD_PER_BRIDGE), &pod)
+                .run()?;
             progress.inc(1);
         }
     };
     thread::scope(|scope| {
         let makers: Vec<_> = (0..MAKERS).map(|_| scope.spawn(attach)).collect();
-        makers.into_iter().try_for_each(|maker| maker.join().map_err(|_| anyhow!("a crowd's maker"))?)
+        makers
+            .into_iter()
+            .try_for_each(|maker| maker.join().map_err(|_| anyhow!("a crowd's maker"))?)
     })?;
     // One that stays keeps the bridge's carrier, which else came and went with who is measured.
     let anchor = pod(pods + present)?;

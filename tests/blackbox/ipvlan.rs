@@ -18,7 +18,7 @@ fn link(pod: &Pod<'_>) -> Value {
     pod.ip("link show dev eth0")[0].clone()
 }
 
-const REAL_INPUT: &str = r#"{"name":"mynet","type":"ipvlan","master":"eth0","ipam":{"type":"host-local","subnet":"10.1.2.0/24"}}"#;
+const REAL_INPUT: &str = include_str!("../../examples/ipvlan.conf");
 
 #[test]
 #[ignore = "needs ipvlan"]

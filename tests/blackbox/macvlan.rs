@@ -18,7 +18,7 @@ fn link(pod: &Pod<'_>) -> Value {
     pod.ip("link show dev eth0")[0].clone()
 }
 
-const REAL_INPUT: &str = r#"{"name":"mynet","type":"macvlan","master":"eth0","ipam":{"type":"host-local","subnet":"10.1.3.0/24"}}"#;
+const REAL_INPUT: &str = include_str!("../../examples/macvlan.conf");
 
 #[test]
 fn two_pods_share_the_hosts_link() {
