@@ -13,7 +13,7 @@ use plumb::net::Cidr;
 use plumb::nl::link::{Change, Delete, NewVeth, Set, Target};
 use plumb::nl::nft::set::{self, AddElement, DeleteElement};
 use plumb::nl::request::Request;
-use plumb::nl::route::{Route, TABLE_MAIN};
+use plumb::nl::route::Route;
 use plumb::nl::{Family, Socket, addr, link, nft, route};
 use plumb::plugins::masquerade;
 use plumb::sys::netns::Netns;
@@ -129,7 +129,12 @@ impl Call<'_> {
         let addresses: Vec<_> = self
             .cidrs
             .iter()
-            .map(|cidr| addr::Add { link: index, cidr: *cidr, without_dad: true })
+            .map(|cidr| addr::Add {
+                link: index,
+                cidr: *cidr,
+                without_dad: true,
+                without_prefix_route: false,
+            })
             .collect();
         let routes: Vec<_> =
             self.gateways.iter().map(|gateway| default_route(*gateway, index)).collect();
@@ -188,14 +193,6 @@ const SET: set::Set<'_> = set::Set { table: masquerade::TABLE, name: "masq4_16" 
 
 fn default_route(gateway: IpAddr, link: u32) -> route::Add {
     let any = if gateway.is_ipv4() { IpAddr::V4(0.into()) } else { IpAddr::V6(0.into()) };
-    route::Add(Route {
-        destination: Cidr { address: any, prefix: 0 },
-        gateway: Some(gateway),
-        link,
-        table: TABLE_MAIN,
-        priority: 0,
-        scope: None,
-        mtu: 0,
-        advmss: 0,
-    })
+    let destination = Cidr { address: any, prefix: 0 };
+    route::Add(Route { gateway: Some(gateway), ..Route::through(link, destination) })
 }

@@ -1,10 +1,10 @@
 //! ptp: connects a container to the host by a veth pair of its own, without a bridge; the host routes.
 //!
-//! ADD, in the order in which things happen: addresses are leased; the veth pair is made whole, its host
-//! end up, the other born in the container under its final name; the host's end gets the gateways'
-//! addresses, each alone in its network, and a route to each of the container's; the container's end gets
-//! addresses and routes; the host masquerades and forwards. To the container its own networks, too, lie
-//! behind the gateways:
+//! ADD, in the order in which things happen: addresses are leased; the veth pair is made, one end born in
+//! the container under its final name; the container's end is brought up with addresses and routes; the
+//! packet rules are told of it; the host's end gets the gateways' addresses, each alone in its network, is
+//! brought up, and gets a route to each of the container's; the host forwards. To the container its own
+//! networks, too, lie behind the gateways:
 //!
 //! ```text
 //! container   10.1.0.1 dev eth0 scope link src 10.1.0.2          fd01::1 dev eth0 src fd01::2
@@ -23,7 +23,7 @@ use crate::cni::result::{CniResult, Dns, Ip};
 use crate::cni::{Attachment, Code, Error, Plugin, Request};
 use crate::ipam::Ipam;
 use crate::net::{Cidr, Mac};
-use crate::nl::link::{self, Link, Target};
+use crate::nl::link::{self, Change, Link, Target};
 use crate::nl::request::Request as NlRequest;
 use crate::nl::route::Route;
 use crate::nl::{Family, Socket, addr, nft, route};
@@ -100,9 +100,7 @@ fn attach<'a>(
         port: None,
     };
     let host_end = pair.make_and_read(&mut host, undo)?;
-    // The host's side first: when the container's end comes up, the host is ready for what it sends.
     forwarding::refuse_router_advertisements(&host_end);
-    configure_host_end(&mut host, &host_end, attachment, &result)?;
     let ipv6 = Ipv6::of(&result);
     Container::require(request.netns()?, &attachment.ifname, ipv6)?
         .with_own_routes(|link| routes_of_container(link, &result))
@@ -110,6 +108,7 @@ fn attach<'a>(
     if conf.ip_masq {
         attach::add_masquerade(&mut nft::open()?, attachment, &addresses, undo)?;
     }
+    connect(&mut host, &host_end, attachment, &result)?;
     forwarding::enable(&addresses)?;
 
     result.interfaces = vec![
@@ -160,7 +159,8 @@ fn gateways(result: &CniResult) -> Vec<Cidr> {
     gateways
 }
 
-fn configure_host_end(
+/// Makes the host's end the container's gateways, and brings it up.
+fn connect(
     host: &mut Socket,
     link: &Link,
     attachment: &Attachment,
@@ -175,9 +175,15 @@ fn configure_host_end(
     let addresses: Vec<_> = addresses.into_iter().map(address).collect();
     let routes: Vec<_> =
         routes_to_container(link.index, result).into_iter().map(route::Add).collect();
-    let addresses = addresses.iter().map(|request| request as &dyn NlRequest);
-    let routes = routes.iter().map(|request| request as &dyn NlRequest);
-    let configured = host.execute(&addresses.chain(routes).collect::<Vec<_>>());
+    let change = Change { up: true, ..Change::default() };
+    let up = link::Set { target: Target::Index(link.index), change };
+
+    // The kernel gives a link that comes up a link-local address of its own, unless it has the same one.
+    let mut requests: Vec<&dyn NlRequest> = Vec::new();
+    requests.extend(addresses.iter().map(|request| request as &dyn NlRequest));
+    requests.push(&up);
+    requests.extend(routes.iter().map(|request| request as &dyn NlRequest));
+    let configured = host.execute(&requests);
     let object = format_args!("host interface {:?}", link.name);
     configured.map_err(|error| Error::from(error).of(object))
 }

@@ -474,6 +474,8 @@ fn del_under_failures(conf: &Value, syscalls: &[&str], suffix: &str) {
     let host = Host::new();
     let other = host.pod("other");
     let others = host.add(conf, &other).ok();
+    // The kernel makes the route to an IPv6 address of its own a little later than the address.
+    other.must_reach("fd01::1");
     let pod = host.pod("a");
     let before = host.snapshot();
     let call = Call::new(&host, "DEL", conf).of(&pod);

@@ -824,7 +824,8 @@ fn cni_args_are_strict_unless_told_otherwise() {
     let host = Host::new();
     let before = host.snapshot();
     let pod = host.pod("a");
-    for plugin in PLUGINS {
+    // Plugin loopback has no use for them.
+    for plugin in PLUGINS.into_iter().filter(|plugin| *plugin != "loopback") {
         let add = |args: &str| {
             Call::new(&host, "ADD", &conf("1.0.0")).plugin(plugin).of(&pod).env("CNI_ARGS", args)
         };
@@ -998,7 +999,7 @@ fn standard_input_without_end_is_refused() {
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         assert_eq!(ends(child).code(), Some(1));
-        let error: Value = serde_json::from_reader(stdout).unwrap();
+        let error: Value = serde_json::from_str(&std::io::read_to_string(stdout).unwrap()).unwrap();
         assert_eq!(error["code"], 5, "{error}");
     }
     assert_eq!(host.snapshot(), before);

@@ -30,6 +30,13 @@ fn reference<'a>(host: &'a Host, command: &str, conf: &Value, pod: &Pod<'_>) -> 
     call.env("CNI_PATH", "/usr/lib/cni")
 }
 
+/// Waits until the host is this gateway, too: the kernel makes the route to an IPv6 address of its own a
+/// little later than the address.
+#[track_caller]
+fn settled(pod: &Pod<'_>, gateway: &str) {
+    pod.must_reach(gateway);
+}
+
 /// Name of the host's end that a result tells.
 fn host_end(result: &Value) -> String {
     result["interfaces"][0]["name"].as_str().unwrap().to_owned()
@@ -422,6 +429,7 @@ fn a_route_through_another_neighbour_is_accepted() {
     assert!(routes.contains("2001:db8::/32 via fd01::77 dev eth0"), "{routes}");
     host.check(&conf, &result, &pod).ok();
 
+    settled(&pod, "fd01::1");
     let other = host.pod("b");
     let mut refused = conf.clone();
     refused["ipam"]["routes"] = json!([{"dst": "192.0.2.0/24", "gw": "172.31.0.1"}]);
@@ -466,6 +474,7 @@ fn check_names_what_has_gone_astray() {
     for (inside, (script, words)) in cases {
         host.sh("rm -rf /var/lib/cni");
         let result = host.add(&conf, &pod).ok();
+        settled(&pod, "fd01::1");
         let before = host.snapshot();
         host.check(&conf, &result, &pod).ok();
         assert_eq!(host.snapshot(), before, "CHECK changes nothing");
@@ -578,6 +587,8 @@ fn plugins_1289_gc_removes_what_no_valid_attachment_has() {
     let (valid, stranger) = (host.pod("valid"), host.pod("stranger"));
     let kept = host.add(&conf, &valid).ok();
     let strangers = host.add(&another, &stranger).ok();
+    settled(&valid, "fd01::1");
+    settled(&stranger, "fd02::1");
     let before = host.snapshot();
     let (stale, dead) = (host.pod("stale"), host.pod("dead"));
     host.add(&conf, &stale).ok();
