@@ -10,7 +10,9 @@ use plumb::cni::{CniResult, Error, NetConf, Plugin, Request, Version};
 use plumb::ipam::{host_local, static_ipam};
 use plumb::nl::Socket;
 use plumb::nl::socket::{Channel, Datagram};
-use plumb::plugins::{bridge, loopback, ptp};
+use plumb::nl::link::Child;
+use plumb::plugins::child::Conf;
+use plumb::plugins::{bridge, dummy, ipvlan, loopback, macvlan, ptp, vlan};
 
 /// The verbs that have a configuration.
 pub const VERBS: [Command; 5] =
