@@ -19,8 +19,12 @@ use crate::cni::{Attachment, Code, Error, Request};
 use crate::ipam::Ipam;
 use crate::net::Mac;
 use crate::nl::link::{Change, Child, Link, MacvlanMode, NewChild, Target};
-use crate::nl::{Family, Socket, link, route};
+use crate::nl::{self, Family, Socket, addr, link, route};
 use crate::sha256;
+
+/// Kinds of links of which a master has either the ones or the others.
+const MACVLANS: [&str; 2] = ["macvlan", "macvtap"];
+const IPVLANS: [&str; 2] = ["ipvlan", "ipvtap"];
 
 /// What such a plugin is configured with.
 #[derive(Debug)]
@@ -282,14 +286,12 @@ impl<'a> Birth<'a, '_> {
     }
 
     /// What keeps the kernel from making the link.
-    fn rival_of_link(&self, refusal: &crate::nl::Error, below: &mut Socket) -> Option<String> {
+    fn rival_of_link(&self, refusal: &nl::Error, below: &mut Socket) -> Option<String> {
         let master = self.master?;
         let search = rival::Search { request: self.request, master, below };
         let is_kind = |link: &Link, kinds: [&str; 2]| {
             link.kind.as_deref().is_some_and(|kind| kinds.contains(&kind))
         };
-        const MACVLANS: [&str; 2] = ["macvlan", "macvtap"];
-        const IPVLANS: [&str; 2] = ["ipvlan", "ipvtap"];
         match (refusal.errno, self.conf.child) {
             (Errno::EBUSY, Child::Macvlan { .. }) => {
                 search.who_has_it(|link| is_kind(link, IPVLANS))
@@ -310,7 +312,7 @@ impl<'a> Birth<'a, '_> {
     /// Who has an address that the kernel refuses.
     fn rival_of_addresses(
         &self,
-        refusal: &crate::nl::Error,
+        refusal: &nl::Error,
         below: &mut Socket,
         result: &CniResult,
     ) -> Option<String> {
@@ -325,7 +327,7 @@ impl<'a> Birth<'a, '_> {
                 search.who_has_the_rest(|_, link| link.mac == Some(mac))
             }
             (Errno::EADDRINUSE, Child::Ipvlan(_)) => search.who_has_the_rest(|socket, link| {
-                let found = crate::nl::addr::of_link(socket, link.index).unwrap_or_default();
+                let found = addr::of_link(socket, link.index).unwrap_or_default();
                 let wanted = |address| result.ips.iter().any(|ip| ip.address.address == address);
                 found.iter().any(|found| wanted(found.cidr.address))
             }),
@@ -335,7 +337,7 @@ impl<'a> Birth<'a, '_> {
     }
 }
 
-fn is_refused(made: &Result<(), crate::nl::Error>, errno: Errno) -> bool {
+fn is_refused(made: &Result<(), nl::Error>, errno: Errno) -> bool {
     made.as_ref().is_err_and(|error| error.errno == errno)
 }
 

@@ -10,7 +10,7 @@ use crate::nl::link::{Child, IpvlanMode};
 pub const PLUGIN: Plugin = Plugin {
     name: "ipvlan",
     about: "Gives a container IP addresses of its own on a link of the host.",
-    add: add,
+    add,
     del: |request| child::del(request, "ipvlan"),
     check: |request| child::check(request, &read(request)?),
     gc: detach::collect_garbage,

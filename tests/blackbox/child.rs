@@ -97,19 +97,17 @@ pub fn del_needs_nothing(conf: &Value) {
     let host = Host::new();
     let before = host.snapshot();
     segment(&host, "up0");
-    let ways: [(&str, fn(Call<'_>) -> Call<'_>); 5] = [
-        ("as it is", |call| call),
-        ("without CNI_NETNS", |call| call.without("CNI_NETNS")),
-        ("CNI_NETNS is empty", |call| call.env("CNI_NETNS", "")),
-        ("a namespace that is missing", |call| call.env("CNI_NETNS", "/run/netns/none")),
-        ("a file that is no namespace", |call| call.env("CNI_NETNS", "/run/cni/bin/bridge")),
-    ];
-    for (number, (way, change)) in ways.into_iter().enumerate() {
+    let no_namespaces = [None, Some(""), Some("/run/netns/none"), Some("/run/cni/bin/bridge")];
+    for (number, netns) in no_namespaces.into_iter().enumerate() {
         let pod = host.pod(&format!("pod{number}"));
         host.add(conf, &pod).ok();
-        let del = change(Call::new(&host, "DEL", conf).of(&pod));
+        let del = Call::new(&host, "DEL", conf).of(&pod);
+        let del = match netns {
+            Some(path) => del.env("CNI_NETNS", path),
+            None => del.without("CNI_NETNS"),
+        };
         del.run().ok();
-        assert_eq!(host.leases("net"), [] as [&str; 0], "{way}");
+        assert_eq!(host.leases("net"), [] as [&str; 0], "{netns:?}");
         del.run().ok();
         // What the call could not know of goes with the namespace.
         host.del(conf, &pod).ok();
@@ -519,4 +517,40 @@ pub fn neighbours_are_asked_for_ipv6_addresses(conf: &Value) {
     let waits = ["strace", "-f", "-qq", "-o", path, "-e", "trace=poll,ppoll"];
     Call::new(&host, "ADD", &conf).of(&b).under(&waits).run().ok();
     assert_eq!(std::fs::read_to_string(path).unwrap(), "", "nothing is waited for");
+}
+
+/// ADD and DEL make the system calls that those of macvlan make, which are in docs/budget.md.
+pub fn costs_what_macvlan_does(conf: &Value) {
+    let host = Host::new();
+    segment(&host, "up0");
+    let pod = host.pod("a");
+    let calls = |kind: &str, command: &str| {
+        let mut conf = conf.clone();
+        conf["type"] = json!(kind);
+        let trace = tempfile::NamedTempFile::new().unwrap();
+        let path = trace.path().to_str().unwrap();
+        let call = Call::new(&host, command, &conf).of(&pod);
+        call.under(&["strace", "-f", "-qq", "-o", path]).run().ok();
+        let trace = std::fs::read_to_string(path).unwrap();
+        let name =
+            |line: &str| line.split_once(' ')?.1.trim().split_once('(').map(|c| c.0.to_owned());
+        // How often the allocator asks for more, and where in its table an index finds a place, is chance.
+        let chance = |name: &String| matches!(name.as_str(), "brk" | "mmap" | "munmap" | "pread64");
+        trace.lines().filter_map(name).filter(|name| !chance(name)).collect::<Vec<_>>()
+    };
+    let life = |kind: &str| ["ADD", "DEL"].map(|command| calls(kind, command));
+    // The first makes the lease directory.
+    life("macvlan");
+    let expected = life("macvlan");
+    let found = life(conf["type"].as_str().unwrap());
+    if conf["type"] == "dummy" {
+        // It does not look for a master.
+        let count =
+            |calls: &[String], name: &str| calls.iter().filter(|call| *call == name).count();
+        assert_eq!(count(&found[0], "sendto") + 1, count(&expected[0], "sendto"));
+        assert_eq!(found[0].len() + 2, expected[0].len(), "{found:#?}");
+        assert_eq!(found[1], expected[1]);
+    } else {
+        assert_eq!(found, expected);
+    }
 }

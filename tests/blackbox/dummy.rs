@@ -73,3 +73,11 @@ fn its_verbs_are_those_of_all_links_in_containers() {
     child::del_needs_nothing(&conf);
     child::drifts(&self::conf(&json!({"ipam": child::with_route()})), &child::DRIFTS);
 }
+
+#[test]
+#[ignore = "needs dummy"]
+fn it_costs_what_macvlan_does() {
+    let mut conf = conf(&json!({}));
+    conf["master"] = json!("up0");
+    child::costs_what_macvlan_does(&conf);
+}

@@ -202,3 +202,11 @@ fn it_has_no_address_of_its_own_to_ask_for() {
     call.run().ok();
     assert_eq!(link(&pod)["address"], host.ip("link show dev up0")[0]["address"]);
 }
+
+#[test]
+#[ignore = "needs ipvlan"]
+fn it_costs_what_macvlan_does() {
+    let mut conf = conf(&json!({}));
+    conf["master"] = json!("up0");
+    child::costs_what_macvlan_does(&conf);
+}

@@ -153,3 +153,11 @@ fn neighbours_are_asked_for_ipv6_addresses() {
     pod.must_reach("fd01::200");
     host.check(&conf, &result, &pod).ok();
 }
+
+#[test]
+#[ignore = "needs vlan"]
+fn it_costs_what_macvlan_does() {
+    let mut conf = conf(&json!({}));
+    conf["master"] = json!("up0");
+    child::costs_what_macvlan_does(&conf);
+}
