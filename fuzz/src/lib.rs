@@ -10,7 +10,9 @@ use plumb::cni::{CniResult, Error, NetConf, Plugin, Request, Version};
 use plumb::ipam::{host_local, static_ipam};
 use plumb::nl::Socket;
 use plumb::nl::socket::{Channel, Datagram};
-use plumb::plugins::{bridge, loopback, ptp};
+use plumb::nl::link::Child;
+use plumb::plugins::child::Conf;
+use plumb::plugins::{bridge, dummy, ipvlan, loopback, macvlan, ptp, vlan};
 
 /// The verbs that have a configuration.
 pub const VERBS: [Command; 5] =
@@ -59,6 +61,14 @@ pub fn read(plugin: &Plugin, request: &Request) -> Result<(), Error> {
         }
         // What it gives is what it then finds.
         assert_eq!(static_ipam::check(request, &result).is_ok(), are_distinct(&result));
+    } else if let Some(read) = child(plugin.name) {
+        let conf = read(request)?;
+        assert_eq!(conf.child.kind(), plugin.name);
+        assert!(conf.mtu.is_none_or(|mtu| (68..=65535).contains(&mtu)));
+        assert!(conf.mac.is_none_or(|mac| mac.is_assignable()));
+        assert!(!matches!(conf.child, Child::Vlan(id) if id > 4094));
+        let name = conf.master.as_ref().and_then(|master| master.name.as_deref());
+        assert!(name.is_none_or(|name| plumb::cni::conf::interface_name_fault(name).is_none()));
     } else if plugin.name == bridge::PLUGIN.name {
         let conf = bridge::conf::Conf::read(request)?;
         assert_eq!(plumb::cni::conf::interface_name_fault(&conf.bridge), None);
@@ -89,6 +99,17 @@ pub fn read(plugin: &Plugin, request: &Request) -> Result<(), Error> {
         host_local::range::check_overlaps(&config.sets)?;
     }
     Ok(())
+}
+
+/// How the configuration of a plugin is read whose link is born in the container.
+fn child(plugin: &str) -> Option<fn(&Request) -> Result<Conf, Error>> {
+    match plugin {
+        "macvlan" => Some(macvlan::read),
+        "ipvlan" => Some(ipvlan::read),
+        "vlan" => Some(vlan::read),
+        "dummy" => Some(dummy::read),
+        _ => None,
+    }
 }
 
 /// Whether no address comes twice, with another gateway than the first time.

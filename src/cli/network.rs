@@ -1,5 +1,6 @@
 //! A network as people configure it: one plugin's configuration, or a list of them (spec section 1).
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -236,6 +237,26 @@ impl Network {
         self.plugins.iter().find_map(addresses).unwrap_or_default()
     }
 
+    /// The links of the host that its interfaces are on, as far as they are named.
+    #[must_use]
+    pub fn masters(&self) -> BTreeSet<String> {
+        let on_host = |plugin: &&Plugin| plugin.conf.get("linkInContainer") != Some(&true.into());
+        let plugins = self.plugins.iter().filter(on_host);
+        plugins.filter_map(|plugin| plugin.master().map(str::to_owned)).collect()
+    }
+
+    /// Whether its interfaces are VLANs, of which a link has one of each number.
+    #[must_use]
+    pub fn has_vlans(&self) -> bool {
+        self.plugins.iter().any(|plugin| plugin.name == "vlan")
+    }
+
+    /// Whether its interfaces have nothing behind them.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        self.plugins.iter().any(|plugin| plugin.name == "dummy")
+    }
+
     /// What `plugin` gets on standard input, with what the call adds to its configuration.
     #[must_use]
     pub fn request(&self, plugin: &Plugin, extra: &Extra<'_>) -> Vec<u8> {
@@ -264,6 +285,9 @@ impl Network {
         if let Some(ips) = extra.ips {
             conf.insert("args".into(), json!({"cni": {"ips": ips}}));
         }
+        if let Some(master) = extra.master.filter(|_| plugin.master().is_some()) {
+            conf.insert("master".into(), master.into());
+        }
         if let Some(valid) = extra.valid_attachments {
             // The second name was an early draft's, and is what some plugins look for.
             for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
@@ -283,6 +307,8 @@ pub struct Extra<'a> {
     pub capability_args: Option<&'a Map<String, Value>>,
     /// `args.cni.ips`: the addresses that the container is to have, in place of those configured.
     pub ips: Option<&'a [String]>,
+    /// `master`, where there is one, in place of the one that is configured.
+    pub master: Option<&'a str>,
     /// What GC must keep.
     pub valid_attachments: Option<&'a Value>,
 }
@@ -301,6 +327,10 @@ impl Plugin {
             }
             _ => Err(format!("{place}: expected the name of a plugin")),
         }
+    }
+
+    fn master(&self) -> Option<&str> {
+        self.conf.get("master").and_then(Value::as_str).filter(|name| !name.is_empty())
     }
 }
 

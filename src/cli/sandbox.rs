@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -9,7 +10,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
-use crate::nl::link::{Change, Set, Target};
+use crate::net::Mac;
+use crate::nl::link::{Change, NewVeth, Set, Target};
+use crate::nl::request::Request;
 use crate::nl::{Family, Socket};
 use crate::sys::netns::Netns;
 
@@ -82,9 +85,33 @@ pub fn make_pod(name: &str) -> io::Result<PathBuf> {
     Ok(path)
 }
 
+/// Makes a link of the host that is connected with `far_end`, another one of it, as by a cable.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn make_segment(name: &str, far_end: &str) -> io::Result<()> {
+    let here = Netns::current()?;
+    let cable = NewVeth {
+        name,
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        mtu: None,
+        peer_name: far_end,
+        peer_mac: Mac([2, 0, 0, 0, 0, 2]),
+        peer_netns: here.as_fd(),
+    };
+    execute(&[&cable, &up(far_end), &up(name)])
+}
+
 fn set_loopback_up() -> io::Result<()> {
-    let up = Change { up: true, ..Change::default() };
+    execute(&[&up("lo")])
+}
+
+fn up(name: &str) -> Set<'_> {
+    Set { target: Target::Name(name), change: Change { up: true, ..Change::default() } }
+}
+
+fn execute(requests: &[&dyn Request]) -> io::Result<()> {
     Socket::open(Family::Route)
-        .and_then(|mut socket| socket.execute(&[&Set { target: Target::Name("lo"), change: up }]))
+        .and_then(|mut socket| socket.execute(requests))
         .map_err(|error| io::Error::other(error.to_string()))
 }

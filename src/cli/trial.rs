@@ -22,9 +22,13 @@ use crate::plugins::{masquerade, spoof_check};
 use crate::sys::netns::Netns;
 
 /// The network that is tried for each plugin; the first also if none is given.
-const EXAMPLES: [(&str, &str); 5] = [
+const EXAMPLES: [(&str, &str); 9] = [
     ("bridge", include_str!("../../examples/dual-stack.conflist")),
     ("ptp", include_str!("../../examples/ptp-dual-stack.conflist")),
+    ("macvlan", include_str!("../../examples/macvlan.conf")),
+    ("ipvlan", include_str!("../../examples/ipvlan.conf")),
+    ("vlan", include_str!("../../examples/vlan.conflist")),
+    ("dummy", include_str!("../../examples/dummy.conflist")),
     ("loopback", include_str!("../../examples/loopback.conflist")),
     ("host-local", include_str!("../../examples/dual-stack.conflist")),
     ("static", include_str!("../../examples/static.conflist")),
@@ -50,8 +54,9 @@ Examples:
   plumb try --json mynet.conf | jq .ok
 
 Leases go with the namespaces too: ipam.dataDir is left out. With static addresses the second pod gets
-those that follow (args.cni.ips). Plugins that are not plumb's are looked
-for along CNI_PATH.
+those that follow (args.cni.ips). A master of the host is one end of a cable there; where the master
+can't serve both pods, as with a VLAN, the other end is the second pod's. Plugins that are not plumb's
+are looked for along CNI_PATH.
 
 Exit codes:
   0  all went well and nothing was left behind
@@ -105,6 +110,8 @@ struct Pod {
     netns: Netns,
     /// The addresses that it is to have, if the network does not choose.
     ips: Option<Vec<String>>,
+    /// The master that its link is to be on, if not that of the network.
+    master: Option<String>,
     result: Option<Value>,
 }
 
@@ -113,7 +120,7 @@ impl Pod {
         let error = |why: &dyn std::fmt::Display| format!("cannot make pod {name}: {why}");
         let path = sandbox::make_pod(name).map_err(|why| error(&why))?;
         let netns = Netns::open(&path).map_err(|why| error(&why))?;
-        Ok(Self { name, path, netns, ips: None, result: None })
+        Ok(Self { name, path, netns, ips: None, master: None, result: None })
     }
 }
 
@@ -139,6 +146,14 @@ impl Trial {
             && !ips.is_empty()
         {
             second.ips = Some(ips);
+        }
+        for (number, master) in network.masters().into_iter().enumerate() {
+            let far_end = format!("far{number}");
+            sandbox::make_segment(&master, &far_end)
+                .map_err(|why| format!("cannot make master {master}: {why}"))?;
+            if let ([_, second], true) = (&mut pods, network.has_vlans()) {
+                second.master = Some(far_end);
+            }
         }
         Ok(Self {
             version: network.version(),
@@ -242,7 +257,10 @@ impl Trial {
     fn ping_across(&mut self) {
         let [from, to] = &self.pods;
         let (of_from, of_to) = (read_result(from, self.version), read_result(to, self.version));
-        let name = |address: IpAddr| if address.is_loopback() { "itself" } else { to.name };
+        let alone = self.network.is_disconnected();
+        let of_to = if alone { of_from.clone() } else { of_to };
+        let name =
+            |address: IpAddr| if alone || address.is_loopback() { "itself" } else { to.name };
         let mut targets: Vec<_> = of_to
             .ips
             .iter()
@@ -333,7 +351,12 @@ fn call(
     let path = SearchPath::from_directory(sandbox::PLUGIN_DIR);
     let call =
         Call { command, container: pod.name, netns: &netns, ifname: IFNAME, args: "", path: &path };
-    let extra = Extra { prev: pod.result.as_ref(), ips: pod.ips.as_deref(), ..Extra::default() };
+    let extra = Extra {
+        prev: pod.result.as_ref(),
+        ips: pod.ips.as_deref(),
+        master: pod.master.as_deref(),
+        ..Extra::default()
+    };
     let answer = call.run(&plugin.name, &network.request(plugin, &extra));
     match answer.outcome {
         Ok(printed) => Ok((printed, answer.took.unwrap_or_default())),

@@ -1,5 +1,7 @@
 //! Links: `RTM_NEWLINK`, `RTM_GETLINK`, `RTM_DELLINK` (rtnetlink(7), linux/if_link.h).
 
+mod child;
+
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -10,6 +12,8 @@ use super::request::{Query, Request};
 use super::socket::{Channel, Socket};
 use super::wire::{Attributes, Encoder, Flags, Malformed, Message};
 use crate::net::Mac;
+
+pub use child::{Child, IpvlanMode, MacvlanMode, NewChild, probe};
 
 /// Length of `struct ifinfomsg` (linux/rtnetlink.h).
 const HEADER: usize = 16;
@@ -108,10 +112,15 @@ pub struct Link {
     pub kind: Option<String>,
     /// Index of the link this one is a port of.
     pub master: Option<u32>,
-    /// Index of a veth's other end, in that end's namespace.
+    /// Index of a veth's other end, in that end's namespace; of a macvlan, ipvlan or vlan that of the link
+    /// below.
     pub peer: Option<u32>,
-    /// Number by which our namespace knows the one that the other end is in, if that is another.
+    /// Number by which our namespace knows the one that the peer is in, if that is another.
     pub peer_netns: Option<i32>,
+    /// There is a carrier: what is sent may reach somebody.
+    pub carrier: bool,
+    /// Of a macvlan, ipvlan or vlan: `IFLA_MACVLAN_MODE`, `IFLA_IPVLAN_MODE` or `IFLA_VLAN_ID`.
+    pub variant: Option<u32>,
     /// `IFLA_IFALIAS`.
     pub alias: Option<String>,
     /// It heeds IPv6 router advertisements (sysctl `accept_ra` is not 0).
@@ -191,6 +200,7 @@ impl Link {
                     let expected = Malformed("link statistics too short");
                     link.traffic = Traffic::decode(attribute.payload).ok_or(expected)?;
                 }
+                libc::IFLA_CARRIER => link.carrier = attribute.u8()? != 0,
                 libc::IFLA_OPERSTATE => link.operational = attribute.u8()? == IF_OPER_UP,
                 libc::IFLA_IFALIAS => link.alias = Some(attribute.text()),
                 libc::IFLA_LINKINFO => link.decode_info(attribute.nested())?,
@@ -227,11 +237,21 @@ impl Link {
             match attribute.kind {
                 libc::IFLA_INFO_KIND => self.kind = Some(attribute.text()),
                 libc::IFLA_INFO_SLAVE_KIND => port_of_bridge = attribute.text() == "bridge",
-                libc::IFLA_INFO_DATA if self.is_bridge() => {
+                libc::IFLA_INFO_DATA => {
                     for option in attribute.nested() {
                         let option = option?;
-                        if option.kind == IFLA_BR_VLAN_FILTERING {
-                            self.vlan_filtering = option.u8()? != 0;
+                        match (self.kind.as_deref(), option.kind) {
+                            (Some("bridge"), IFLA_BR_VLAN_FILTERING) => {
+                                self.vlan_filtering = option.u8()? != 0;
+                            }
+                            (Some("macvlan"), child::IFLA_MACVLAN_MODE) => {
+                                self.variant = Some(option.u32()?);
+                            }
+                            (Some("ipvlan"), child::IFLA_IPVLAN_MODE)
+                            | (Some("vlan"), child::IFLA_VLAN_ID) => {
+                                self.variant = Some(option.u16()?.into());
+                            }
+                            _ => {}
                         }
                     }
                 }

@@ -1,7 +1,7 @@
 //! Routes: `RTM_NEWROUTE`, `RTM_GETROUTE` (rtnetlink(7), linux/rtnetlink.h).
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::errno::Errno;
 
@@ -21,6 +21,9 @@ const RTAX_ADVMSS: u16 = 8;
 const RTNH_F_ONLINK: u32 = 4;
 /// `RT_TABLE_MAIN` (linux/rtnetlink.h).
 pub const TABLE_MAIN: u32 = libc::RT_TABLE_MAIN as u32;
+/// Of which families there are routes, an address of each.
+const FAMILIES: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 /// The metric of an IPv6 route that names none: `IP6_RT_PRIO_USER` (linux/ipv6_route.h).
 const IP6_RT_PRIO_USER: u32 = 1024;
 
@@ -186,16 +189,20 @@ impl Request for Add {
     }
 }
 
-/// Asks for the unicast routes of one family through one link: `ip route show table all dev eth0`.
+/// Asks for the unicast routes of one family: of one link those of all tables, `ip route show table all
+/// dev eth0`, or of all links those of the main table, `ip route show`.
 #[derive(Clone, Copy, Debug)]
 struct List {
     family: u8,
-    link: u32,
+    link: Option<u32>,
 }
 
 impl fmt::Display for List {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "list routes of link {}", self.link)
+        match self.link {
+            Some(link) => write!(f, "list routes of link {link}"),
+            None => f.write_str("list routes"),
+        }
     }
 }
 
@@ -205,9 +212,12 @@ impl Request for List {
     }
 
     fn body(&self, out: &mut Encoder) {
-        out.raw(&[self.family, 0, 0, 0, 0, 0, 0, libc::RTN_UNICAST]);
+        let table = if self.link.is_none() { libc::RT_TABLE_MAIN } else { libc::RT_TABLE_UNSPEC };
+        out.raw(&[self.family, 0, 0, 0, table, 0, 0, libc::RTN_UNICAST]);
         out.raw(&0_u32.to_ne_bytes());
-        out.put(libc::RTA_OIF, &self.link);
+        if let Some(link) = self.link {
+            out.put(libc::RTA_OIF, &link);
+        }
     }
 }
 
@@ -304,11 +314,31 @@ fn next_hops(route: &Route, hops: &[u8]) -> Result<Vec<Route>, Malformed> {
 /// The kernel's refusal.
 pub fn of_link<C: Channel>(socket: &mut Socket<C>, link: u32) -> Result<Vec<Route>, Error> {
     let mut routes = Vec::new();
-    for family in [IpAddr::from([0; 4]), IpAddr::from([0_u16; 8])] {
-        routes.extend(socket.dump(&List { family: family_of(family), link })?);
+    for family in FAMILIES {
+        routes.extend(socket.dump(&List { family: family_of(family), link: Some(link) })?);
     }
     routes.retain(|route| route.link == link);
     Ok(routes)
+}
+
+/// Index of the link that the default route of the main table leads through, of IPv4 if there is one, or
+/// else of IPv6; of several the one with the lowest metric. `None` if there is none.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn default_link<C: Channel>(socket: &mut Socket<C>) -> Result<Option<u32>, Error> {
+    for family in FAMILIES {
+        let routes = socket.dump(&List { family: family_of(family), link: None })?;
+        let is_default = |route: &&Route| {
+            route.destination == Cidr::default_of(family) && route.table == TABLE_MAIN
+        };
+        // The first of equals.
+        let preferred = routes.iter().filter(is_default).min_by_key(|route| route.priority);
+        if let Some(route) = preferred {
+            return Ok(Some(route.link));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

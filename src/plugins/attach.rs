@@ -121,13 +121,13 @@ pub fn interface(link: &Link, mac: Mac) -> Interface {
     }
 }
 
-/// The container's end of a veth pair, as it is told to the runtime; `host_end` is the other.
+/// The container's own interface as it is told to the runtime. Of a veth pair `link` may be either end.
 #[must_use]
-pub fn container_interface(request: &Request, host_end: &Link, mac: Mac) -> Interface {
+pub fn container_interface(request: &Request, link: &Link, mac: Mac) -> Interface {
     Interface {
         name: request.env.ifname.clone(),
         sandbox: request.env.netns.clone(),
-        ..interface(host_end, mac)
+        ..interface(link, mac)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Keys that several interface plugins have in common.
 
 use super::container;
+use crate::cni::conf::interface_name_fault;
 use crate::cni::json::Node;
 use crate::cni::result::CniResult;
 use crate::cni::{Code, Error, Request};
@@ -13,13 +14,7 @@ use crate::net::Mac;
 /// It is no address that an interface can have.
 pub fn mac(request: &Request) -> Result<Option<Mac>, Error> {
     let root = request.conf.root();
-    let read = |object: Option<Node<'_>>| match object {
-        Some(object) => match object.get("mac")? {
-            Some(node) if !node.text()?.is_empty() => node.mac().map(Some),
-            _ => Ok(None),
-        },
-        None => Ok(None),
-    };
+    let read = |object: Option<Node<'_>>| object.map_or(Ok(None), |object| own_mac(&object));
     let of_runtime = read(root.get("runtimeConfig")?)?;
     let of_args = match root.get("args")? {
         Some(args) => read(args.get("cni")?)?,
@@ -38,12 +33,23 @@ pub fn mac(request: &Request) -> Result<Option<Mac>, Error> {
     }
 }
 
-/// `mtu` of a veth pair; none for the kernel's default. The bounds are the kernel's: `ETH_MIN_MTU` and
+/// `mac` of this object; none if it is absent or empty.
+///
+/// # Errors
+/// It is no address that an interface can have.
+pub fn own_mac(object: &Node<'_>) -> Result<Option<Mac>, Error> {
+    match object.get("mac")? {
+        Some(node) if !node.text()?.is_empty() => node.mac().map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// `mtu`; none for the kernel's default. The bounds are the kernel's: `ETH_MIN_MTU` and
 /// `ETH_MAX_MTU` (linux/if_ether.h).
 ///
 /// # Errors
 /// It is no integer, or out of bounds.
-pub fn veth_mtu(root: &Node<'_>) -> Result<Option<u32>, Error> {
+pub fn mtu(root: &Node<'_>) -> Result<Option<u32>, Error> {
     let mtu = root.number("mtu", 0..=65535)?.filter(|mtu| *mtu != 0);
     if mtu.is_some_and(|mtu| mtu < 68) {
         return Err(root.get("mtu")?.map_or_else(
@@ -67,6 +73,21 @@ pub fn check_mtu_for(mtu: Option<u32>, result: &CniResult) -> Result<(), Error> 
             Err(Error::invalid("mtu", mtu, &expected))
         }
         _ => Ok(()),
+    }
+}
+
+/// The name of an interface that a key holds; none if it is absent or empty.
+///
+/// # Errors
+/// It is no name that an interface can have.
+pub fn link_name(root: &Node<'_>, key: &str) -> Result<Option<String>, Error> {
+    let Some(name) = root.string(key)?.filter(|name| !name.is_empty()) else { return Ok(None) };
+    match interface_name_fault(&name) {
+        None => Ok(Some(name)),
+        Some(fault) => {
+            let got = format!("{name:?}, which {fault}");
+            Err(Error::invalid(key, got, "an interface name"))
+        }
     }
 }
 

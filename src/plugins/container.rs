@@ -16,7 +16,7 @@ use crate::net::Cidr;
 use crate::nl::monitor::{Changes, Monitor};
 use crate::nl::request::Request as NlRequest;
 use crate::nl::route::Route as KernelRoute;
-use crate::nl::{Family, Socket, addr, link, route};
+use crate::nl::{self, Family, Socket, addr, link, route};
 use crate::sys::netns::Netns;
 use crate::sys::sysctl;
 
@@ -28,6 +28,8 @@ const DAD_PATIENCE: Duration = Duration::from_secs(10);
 pub enum Dad {
     /// Left to the kernel's settings.
     Default,
+    /// Left to the kernel's settings, and waited for.
+    Awaited,
     /// Not done: address management knows that the addresses are unique.
     Off,
     /// Done, and waited for.
@@ -41,11 +43,13 @@ pub struct Ipv6 {
     pub dad: Dad,
     /// Addresses stay when the link goes down, as those of IPv4 do.
     pub keep_addresses: bool,
+    /// Neighbours are told when addresses come, as `arp_notify` does for IPv4.
+    pub announce: bool,
 }
 
 impl Ipv6 {
     /// As the kernel does it by default.
-    pub const DEFAULT: Self = Self { dad: Dad::Default, keep_addresses: false };
+    pub const DEFAULT: Self = Self { dad: Dad::Default, keep_addresses: false, announce: false };
 
     /// As fits the addresses of `result`, which are known to be unique. A link that has only IPv4 addresses
     /// is left alone: nobody waits for its link-local address.
@@ -53,18 +57,19 @@ impl Ipv6 {
     pub fn of(result: &CniResult) -> Self {
         let keep_addresses = has_ipv6(result);
         let dad = if result.ips.is_empty() || keep_addresses { Dad::Off } else { Dad::Default };
-        Self { dad, keep_addresses }
+        Self { dad, keep_addresses, announce: false }
     }
 
     /// The settings of the link that this takes, under `ipv6/conf/`.
     fn settings(self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let dad: &[_] = match self.dad {
-            Dad::Default => &[],
+            Dad::Default | Dad::Awaited => &[],
             Dad::Off => &[("accept_dad", "0")],
             Dad::On => &[("enhanced_dad", "1"), ("accept_dad", "1")],
         };
         let keep = self.keep_addresses.then_some(("keep_addr_on_down", "1"));
-        dad.iter().copied().chain(keep)
+        let announce = self.announce.then_some(("ndisc_notify", "1"));
+        dad.iter().copied().chain(keep).chain(announce)
     }
 }
 
@@ -95,7 +100,7 @@ impl<'a> Container<'a> {
                 // The container reaches itself over the loopback interface.
                 enable_ipv6("lo")?;
             }
-            let waits = ipv6.dad == Dad::On;
+            let waits = matches!(ipv6.dad, Dad::On | Dad::Awaited);
             let monitor = waits.then(|| Monitor::open(Changes::Ipv6Addresses)).transpose()?;
             Ok::<_, Error>(Some(Self { netns, socket, monitor, ifname, index, own_routes: None }))
         });
@@ -124,9 +129,25 @@ impl<'a> Container<'a> {
     /// # Errors
     /// The kernel's refusal; `EACCES` that is due to IPv6 being off is mended first.
     pub fn configure(&mut self, result: &CniResult, dad: Dad) -> Result<(), Error> {
+        match self.bring_up(result, dad, link::Change::default())? {
+            Some(refusal) => Err(self.refused(refusal)),
+            None => Ok(()),
+        }
+    }
+
+    /// The same with other changes of the link, and with the kernel's refusal as it came.
+    ///
+    /// # Errors
+    /// IPv6 can't be switched on.
+    pub fn bring_up(
+        &mut self,
+        result: &CniResult,
+        dad: Dad,
+        change: link::Change<'_>,
+    ) -> Result<Option<nl::Error>, Error> {
         let up = link::Set {
             target: link::Target::Index(self.index),
-            change: link::Change { up: true, arp_notify: true, ..link::Change::default() },
+            change: link::Change { up: true, arp_notify: true, ..change },
         };
         let address = |ip: &crate::cni::result::Ip| addr::Add {
             link: self.index,
@@ -147,17 +168,43 @@ impl<'a> Container<'a> {
             }
             other => other,
         };
-        let object = format_args!("container interface {:?}", self.ifname);
-        configured.map_err(|error| Error::from(error).of(object))
+        Ok(configured.err())
+    }
+
+    /// The kernel's refusal as an error that says where it happened.
+    #[must_use]
+    pub fn refused(&self, refusal: nl::Error) -> Error {
+        Error::from(refusal).of(format_args!("container interface {:?}", self.ifname))
+    }
+
+    /// Reads the link; `None` if it has gone.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn find(&mut self) -> Result<Option<link::Link>, Error> {
+        Ok(link::get(&mut self.socket, link::Target::Index(self.index))?)
+    }
+
+    /// Reads the link.
+    ///
+    /// # Errors
+    /// It has gone, or the kernel refuses.
+    pub fn link(&mut self) -> Result<link::Link, Error> {
+        self.find()?.ok_or_else(|| {
+            let msg = format!("container interface {:?}: it is missing", self.ifname);
+            Error::new(Code::Internal, msg)
+        })
     }
 
     /// Waits until the result's IPv6 addresses have proved to be unused by the neighbours, if that is
-    /// asked of them.
+    /// asked of them. Without a carrier there is nobody to ask.
     ///
     /// # Errors
     /// One is in use, or its state is still open after 10 s.
     pub fn await_addresses(&mut self, result: &CniResult) -> Result<(), Error> {
-        let Some(monitor) = &self.monitor else { return Ok(()) };
+        if self.monitor.is_none() {
+            return Ok(());
+        }
         let deadline = Instant::now() + DAD_PATIENCE;
         loop {
             let found = addr::of_link(&mut self.socket, self.index)?;
@@ -169,6 +216,10 @@ impl<'a> Container<'a> {
                 return Err(Error::new(Code::Internal, msg));
             }
             let Some(open) = found.iter().filter(ours).find(|a| a.tentative) else { return Ok(()) };
+            if !self.link()?.carrier {
+                return Ok(());
+            }
+            let Some(monitor) = &self.monitor else { return Ok(()) };
             if !monitor.wait(self.index, deadline)? {
                 let msg = format!(
                     "whether address {} is in use by a neighbour is still open after {} s",
@@ -189,9 +240,7 @@ impl<'a> Container<'a> {
         let fault = |what: String| {
             Error::new(Code::Internal, format!("container interface {ifname:?}: {what}"))
         };
-        let target = link::Target::Index(self.index);
-        let link =
-            link::get(&mut self.socket, target)?.ok_or_else(|| fault("it is missing".into()))?;
+        let link = self.link()?;
         let found = addr::of_link(&mut self.socket, self.index)?;
         for ip in &result.ips {
             if !found.iter().any(|address| address.cidr == ip.address && !address.duplicate) {
@@ -212,8 +261,7 @@ impl<'a> Container<'a> {
     /// # Errors
     /// The kernel's refusal.
     pub fn peer(&mut self) -> Result<Option<u32>, Error> {
-        let link = link::get(&mut self.socket, link::Target::Index(self.index))?;
-        Ok(link.filter(link::Link::is_veth).and_then(|link| link.peer))
+        Ok(self.find()?.filter(link::Link::is_veth).and_then(|link| link.peer))
     }
 
     /// Deletes the link. That it has gone already is no error.

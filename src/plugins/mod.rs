@@ -2,22 +2,29 @@
 //!
 //! An interface plugin reads from top to bottom: what it is configured with, ADD, DEL, CHECK, GC,
 //! STATUS. What it has in common with others: [`conf`], keys; [`attach`], steps of ADD and CHECK;
-//! [`detach`], DEL and GC; [`veth`], the pair that reaches from the host into a container;
-//! [`container`], the container's side of any link; [`forwarding`]; [`masquerade`] and
-//! [`spoof_check`], packet rules; [`undo`], the way back of a failed ADD.
+//! [`detach`], DEL and GC; [`veth`], the pair that reaches from the host into a container; [`child`], a
+//! link that is born there, and [`rival`], what keeps it from that; [`container`], the container's side
+//! of any link; [`forwarding`]; [`masquerade`] and [`spoof_check`], packet rules; [`undo`], the way back
+//! of a failed ADD.
 
 pub mod attach;
 pub mod bridge;
+pub mod child;
 pub mod conf;
 pub mod container;
 pub mod detach;
+pub mod dummy;
 pub mod forwarding;
+pub mod ipvlan;
 pub mod loopback;
+pub mod macvlan;
 pub mod masquerade;
 pub mod ptp;
+pub mod rival;
 pub mod spoof_check;
 pub mod undo;
 pub mod veth;
+pub mod vlan;
 
 use std::io;
 
@@ -28,9 +35,13 @@ use crate::ipam;
 use crate::nl;
 
 /// All plugins, by name.
-pub const ALL: [&Plugin; 5] = [
+pub const ALL: [&Plugin; 9] = [
     &bridge::PLUGIN,
     &ptp::PLUGIN,
+    &macvlan::PLUGIN,
+    &ipvlan::PLUGIN,
+    &vlan::PLUGIN,
+    &dummy::PLUGIN,
     &loopback::PLUGIN,
     &ipam::host_local::PLUGIN,
     &ipam::static_ipam::PLUGIN,

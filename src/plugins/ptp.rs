@@ -61,11 +61,7 @@ impl Conf {
         if request.conf.ipam_type()?.is_none() {
             return Err(Error::invalid("ipam.type", "nothing", "a plugin for address management"));
         }
-        Ok(Self {
-            ip_masq: root.flag("ipMasq")?,
-            mtu: conf::veth_mtu(&root)?,
-            dns: request.conf.dns()?,
-        })
+        Ok(Self { ip_masq: root.flag("ipMasq")?, mtu: conf::mtu(&root)?, dns: request.conf.dns()? })
     }
 }
 

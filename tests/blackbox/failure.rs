@@ -274,7 +274,7 @@ fn rules_that_the_kernel_refuses_undo_all() {
 
 /// Runs a call whose `when`-th system call of this name fails for want of memory. Tells also whether it
 /// came to that.
-fn injected(call: &Call<'_>, syscall: &str, when: &str) -> (Outcome, bool) {
+pub fn injected(call: &Call<'_>, syscall: &str, when: &str) -> (Outcome, bool) {
     injected_error(call, syscall, "ENOMEM", when)
 }
 
@@ -289,14 +289,14 @@ fn injected_error(call: &Call<'_>, syscall: &str, errno: &str, when: &str) -> (O
 }
 
 /// Calls `each` with every position of this system call in turn, until one is no longer reached.
-fn walk(syscall: &str, mut each: impl FnMut(&str) -> bool) {
+pub fn walk(syscall: &str, mut each: impl FnMut(&str) -> bool) {
     let reached = (1..).take_while(|n| each(&n.to_string())).count();
     assert!(reached < 100, "{syscall}");
 }
 
-const CONVERSATIONS: [&str; 5] = ["socket", "sendto", "recvmsg", "ioctl", "setns"];
+pub const CONVERSATIONS: [&str; 5] = ["socket", "sendto", "recvmsg", "ioctl", "setns"];
 const FILES: [&str; 5] = ["openat", "fcntl", "statx", "mkdir", "flock"];
-const CONTENTS: [&str; 7] =
+pub const CONTENTS: [&str; 7] =
     ["read", "write", "pread64", "pwrite64", "unlinkat", "utimensat", "ftruncate"];
 
 /// The first ADD of a host, which makes everything.

@@ -440,6 +440,8 @@ fn a_bridge_is_read() {
         master: None,
         peer: None,
         peer_netns: None,
+        carrier: true,
+        variant: None,
         traffic: Traffic { received: 224, sent: 504 },
         alias: None,
         vlan_filtering: false,
@@ -605,6 +607,8 @@ fn a_veth_that_is_a_bridges_port_is_read() {
         master: Some(2),
         peer: Some(2),
         peer_netns: Some(0),
+        carrier: true,
+        variant: None,
         traffic: Traffic { received: 266, sent: 1130 },
         alias: Some("plumb:a/b".to_owned()),
         vlan_filtering: false,
@@ -814,6 +818,7 @@ fn links_are_read_from_a_dump() {
         up: true,
         mac: Some(Mac([0; 6])),
         mtu: 65536,
+        carrier: true,
         accepts_router_advertisements: true,
         ..Link::default()
     };

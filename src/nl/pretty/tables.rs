@@ -212,7 +212,16 @@ const LINK_XDP: Table = &[
 const LINK_INFO: Table = &[
     ("IFLA_INFO_UNSPEC", Bytes),
     ("IFLA_INFO_KIND", Name),
-    ("IFLA_INFO_DATA", Data(&[("bridge", BRIDGE), ("veth", VETH)])),
+    (
+        "IFLA_INFO_DATA",
+        Data(&[
+            ("bridge", BRIDGE),
+            ("veth", VETH),
+            ("macvlan", MACVLAN),
+            ("ipvlan", IPVLAN),
+            ("vlan", VLAN),
+        ]),
+    ),
     ("IFLA_INFO_XSTATS", Bytes),
     ("IFLA_INFO_SLAVE_KIND", Name),
     ("IFLA_INFO_SLAVE_DATA", Data(&[("bridge", BRIDGE_PORT)])),
@@ -220,6 +229,40 @@ const LINK_INFO: Table = &[
 
 /// `VETH_INFO_…` (linux/veth.h)
 const VETH: Table = &[("VETH_INFO_UNSPEC", Bytes), ("VETH_INFO_PEER", Peer)];
+
+/// `MACVLAN_MODE_…` (linux/if_link.h), a bit each.
+const MACVLAN_MODES: &[&str] = &["PRIVATE", "VEPA", "BRIDGE", "PASSTHRU", "SOURCE"];
+
+/// `IFLA_MACVLAN_…` (linux/if_link.h)
+const MACVLAN: Table = &[
+    ("IFLA_MACVLAN_UNSPEC", Bytes),
+    ("IFLA_MACVLAN_MODE", Bits(MACVLAN_MODES)),
+    ("IFLA_MACVLAN_FLAGS", Number),
+    ("IFLA_MACVLAN_MACADDR_MODE", Number),
+    ("IFLA_MACVLAN_MACADDR", Mac),
+    ("IFLA_MACVLAN_MACADDR_DATA", Bytes),
+    ("IFLA_MACVLAN_MACADDR_COUNT", Number),
+    ("IFLA_MACVLAN_BC_QUEUE_LEN", Number),
+    ("IFLA_MACVLAN_BC_QUEUE_LEN_USED", Number),
+    ("IFLA_MACVLAN_BC_CUTOFF", Signed),
+];
+
+/// `IFLA_IPVLAN_…` (linux/if_link.h)
+const IPVLAN: Table = &[
+    ("IFLA_IPVLAN_UNSPEC", Bytes),
+    ("IFLA_IPVLAN_MODE", Named(&["L2", "L3", "L3S"])),
+    ("IFLA_IPVLAN_FLAGS", Number),
+];
+
+/// `IFLA_VLAN_…` (linux/if_link.h)
+const VLAN: Table = &[
+    ("IFLA_VLAN_UNSPEC", Bytes),
+    ("IFLA_VLAN_ID", Number),
+    ("IFLA_VLAN_FLAGS", Bytes),
+    ("IFLA_VLAN_EGRESS_QOS", Bytes),
+    ("IFLA_VLAN_INGRESS_QOS", Bytes),
+    ("IFLA_VLAN_PROTOCOL", Be),
+];
 
 /// `IFLA_BR_…` (linux/if_link.h)
 const BRIDGE: Table = &[

@@ -18,6 +18,7 @@ fn fixtures() -> Vec<Fixture> {
     [
         (Family::Route, include_str!("../addr/tests.rs")),
         (Family::Route, include_str!("../link/tests.rs")),
+        (Family::Route, include_str!("../link/child/tests.rs")),
         (Family::Route, include_str!("../route/tests.rs")),
         (Family::Netfilter, include_str!("../nft/tests.rs")),
         (Family::Netfilter, include_str!("../nft/rule/tests.rs")),

@@ -161,6 +161,57 @@ fn routes_are_asked_for_of_each_family_through_one_link() {
     assert_eq!(*record.borrow(), expected);
 }
 
+/// `ip -4 route show type unicast`, then the same with -6
+///
+/// ip(8) picks the type from the answers itself, rather than have the kernel do it.
+#[test]
+fn routes_of_all_links_are_asked_for_in_the_main_table() {
+    let end = |sequence| vec![Answer::Datagram(done(sequence, 0))];
+    let (mut kernel, record) = answering(vec![end(1), end(2)]);
+    assert_eq!(default_link(&mut kernel), Ok(None));
+    let expected = vec![
+        hex("
+        1c000000 1a00 0103 01000000 00000000   # RTM_GETROUTE, REQUEST | DUMP
+        02000000 fe000001 00000000             # struct rtmsg
+        "),
+        hex("
+        1c000000 1a00 0103 02000000 00000000   # RTM_GETROUTE, REQUEST | DUMP
+        0a000000 fe000001 00000000             # struct rtmsg
+        "),
+    ];
+    assert_eq!(*record.borrow(), expected);
+}
+
+/// Routes as the kernel describes them: family, length of the destination's prefix, table, link, metric.
+#[test]
+fn the_default_routes_link_is_that_of_the_lowest_metric_and_of_ipv4_first() {
+    let default_link_among = |routes: &[(u8, u8, u8, u32, u32)]| {
+        let answer = |sequence, family| {
+            let of_family = routes.iter().filter(|route| route.0 == family);
+            let mut bytes: Vec<_> = of_family
+                .flat_map(|(family, prefix, table, link, priority)| {
+                    message(libc::RTM_NEWROUTE, Flags::from_bits_retain(2), sequence, |out| {
+                        out.raw(&[*family, *prefix, 0, 0, *table, 3, 0, 1, 0, 0, 0, 0]);
+                        if *prefix > 0 && *family == 2 {
+                            out.put(libc::RTA_DST, &IpAddr::from([10, 0, 0, 0]));
+                        }
+                        out.put(libc::RTA_OIF, link);
+                        out.put(libc::RTA_PRIORITY, priority);
+                    })
+                })
+                .collect();
+            bytes.extend(done(sequence, 0));
+            vec![Answer::Datagram(bytes)]
+        };
+        default_link(&mut answering(vec![answer(1, 2), answer(2, 10)]).0).unwrap()
+    };
+    assert_eq!(default_link_among(&[(2, 8, 254, 3, 0), (2, 0, 100, 4, 0)]), None);
+    assert_eq!(default_link_among(&[(2, 0, 254, 5, 200), (2, 0, 254, 6, 100)]), Some(6));
+    assert_eq!(default_link_among(&[(2, 0, 254, 5, 100), (2, 0, 254, 6, 100)]), Some(5));
+    assert_eq!(default_link_among(&[(10, 0, 254, 7, 0), (2, 0, 254, 5, 200)]), Some(5));
+    assert_eq!(default_link_among(&[(10, 0, 254, 7, 1024), (2, 8, 254, 5, 0)]), Some(7));
+}
+
 /// The answers to the requests above, after the `ip route` commands quoted with the other tests.
 #[test]
 fn routes_through_a_link_are_read() {
@@ -322,7 +373,7 @@ fn a_route_over_several_links_is_one_through_each() {
         0500 1400 00000000                     # RTA_PREF
         ");
     let message = Messages::new(&answer.0).next().unwrap().unwrap();
-    let found = List { family: 10, link: 3 }.decode_item(&message);
+    let found = List { family: 10, link: Some(3) }.decode_item(&message);
     let through = |gateway, link| Route {
         scope: Some(libc::RT_SCOPE_UNIVERSE),
         priority: 1024,
@@ -437,10 +488,11 @@ fn a_route_is_recognised_as_the_kernel_has_it() {
 fn purposes_are_written_as_by_ip() {
     let full = Route { table: 1000, priority: 50, ..route("10.20.0.0/16", Some("10.1.0.1")) };
     let family = family_of([0; 4].into());
-    let purposes: [(&dyn Request, &str); 3] = [
+    let purposes: [(&dyn Request, &str); 4] = [
         (&Add(full), "add route 10.20.0.0/16 via 10.1.0.1 dev 2 table 1000 metric 50"),
         (&Add(route("::/0", None)), "add route ::/0 dev 2"),
-        (&List { family, link: 2 }, "list routes of link 2"),
+        (&List { family, link: Some(2) }, "list routes of link 2"),
+        (&List { family, link: None }, "list routes"),
     ];
     for (request, expected) in purposes {
         assert_eq!(request.to_string(), expected);
@@ -448,7 +500,7 @@ fn purposes_are_written_as_by_ip() {
 }
 
 fn decode(message: &[u8]) -> Result<Route, Malformed> {
-    List { family: 0, link: 0 }.decode(&Messages::new(message).next().unwrap().unwrap())
+    List { family: 0, link: None }.decode(&Messages::new(message).next().unwrap().unwrap())
 }
 
 #[test]

@@ -54,7 +54,7 @@ impl Conf {
             is_default_gateway,
             force_address: root.flag("forceAddress")?,
             ip_masq: root.flag("ipMasq")?,
-            mtu: conf::veth_mtu(&root)?,
+            mtu: conf::mtu(&root)?,
             promiscuous: root.flag("promiscMode")?,
             port: PortFlags {
                 hairpin: root.flag("hairpinMode")?,
