@@ -174,7 +174,7 @@ fn of_type(plugin: &str, keys: &Value) -> Value {
 }
 
 /// The networks whose operations are measured.
-fn networks() -> [(&'static str, Value); 9] {
+fn networks() -> [(&'static str, Value); 11] {
     let host_local = json!({
         "cniVersion": "1.1.0", "name": "net", "type": "host-local", "ipam": ipv4(),
     });

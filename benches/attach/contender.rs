@@ -117,20 +117,16 @@ impl Scenario {
             ranges.push(json!([{"subnet": "fd00:100::/64"}]));
             routes.push(json!({"dst": "::/0"}));
         }
-        let mut conf = json!({
+        let ipam = if self == Self::Layer2 {
+            json!({})
+        } else {
+            json!({"type": "host-local", "ranges": ranges, "routes": routes})
+        };
+        json!({
             "cniVersion": "1.0.0", "name": network, "type": self.plugin(), "bridge": bridge,
-            "ipam": {"type": "host-local", "ranges": ranges, "routes": routes},
-        });
-        match self {
-            Self::Version | Self::HostLocal => {}
-            Self::Layer2 => conf["ipam"] = json!({}),
-            Self::Bridge | Self::DualStack => conf["isGateway"] = true.into(),
-            Self::Masquerade => {
-                conf["isGateway"] = true.into();
-                conf["ipMasq"] = true.into();
-            }
-        }
-        conf
+            "isGateway": self.attaches() && self != Self::Layer2, "ipMasq": self.masquerades(),
+            "ipam": ipam,
+        })
     }
 }
 

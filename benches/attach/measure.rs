@@ -2,7 +2,7 @@
 
 use std::sync::{Barrier, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, anyhow};
 
@@ -131,6 +131,9 @@ impl Place<'_> {
                 for verb in scenario.verbs() {
                     let mut call =
                         self.contender.prepare(*verb, scenario, &self.network, self.host, pod);
+                    if *verb == Verb::Del {
+                        wait_out_of_step();
+                    }
                     let begin = Instant::now();
                     call.run()?;
                     times.push(begin.elapsed().as_secs_f64() * 1e3);
@@ -193,6 +196,13 @@ impl Place<'_> {
         })?;
         Ok(Round { times: times.into_inner().map_err(|_| anyhow!("a caller"))?, rate })
     }
+}
+
+/// Deleting a link waits for RCU grace periods, which go by the kernel's ticks: whoever began the same time
+/// after the end of the call before would always wait for as many of them.
+fn wait_out_of_step() {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    thread::sleep(Duration::from_micros(u64::from(now.subsec_nanos() % 8000)));
 }
 
 fn one_at_a_time(places: &mut [Place<'_>], scenario: Scenario, samples: usize) -> Result<()> {

@@ -234,7 +234,10 @@ fn read_back(input: &Input<'_>) -> Option<()> {
             let new = NewVeth { name, mac, mtu, peer_name, peer_mac, peer_netns };
             let answer = answer(Family::Route, &new)?;
             let read = link::get(&mut parrot(&answer), Target::Index(1)).unwrap().unwrap();
-            assert_eq!((read.name.as_str(), read.mac, read.mtu), (name, Some(mac), mtu.unwrap_or(0)));
+            assert_eq!(
+                (read.name.as_str(), read.mac, read.mtu),
+                (name, Some(mac), mtu.unwrap_or(0))
+            );
             assert!(read.is_veth() && !read.up);
         }
         Input::Change { index, flags, ref alias, mac, master } => {

@@ -9,8 +9,8 @@ use plumb::cni::result::Ip;
 use plumb::cni::{CniResult, Error, NetConf, Plugin, Request, Version};
 use plumb::ipam::{host_local, static_ipam};
 use plumb::nl::Socket;
-use plumb::nl::socket::{Channel, Datagram};
 use plumb::nl::link::Child;
+use plumb::nl::socket::{Channel, Datagram};
 use plumb::plugins::child::Conf;
 use plumb::plugins::{bridge, dummy, ipvlan, loopback, macvlan, ptp, vlan};
 

@@ -110,10 +110,11 @@ fn attach<'a>(
         attach::add_masquerade(&mut nft::open()?, attachment, &addresses, undo)?;
     }
     forwarding::enable(&addresses)?;
-    let host_end = veth::await_carrier(|| {
+    let mut read = || {
         let vanished = || Error::new(Code::Internal, format!("{:?} has vanished", host_end.name));
         link::get(&mut host, Target::Index(host_end.index))?.ok_or_else(vanished)
-    })?;
+    };
+    let host_end = veth::await_carrier(read()?, read)?;
 
     result.interfaces = vec![
         attach::interface(&host_end, attachment.host_mac()),

@@ -107,7 +107,7 @@ impl<'a> Pair<'a> {
         Ok(made)
     }
 
-    /// Makes the host's end a port of a bridge.
+    /// Makes the host's end a port of a bridge, and returns it.
     ///
     /// The container's end is up by now, so the port has a carrier, and the bridge enables it a single
     /// time; each time costs the kernel a walk over all ports. Whatever the container sends of its own
@@ -115,29 +115,31 @@ impl<'a> Pair<'a> {
     ///
     /// # Errors
     /// The kernel's refusal: the bridge has no room for another port, for one.
-    pub fn connect(&self, host: &mut Socket, bridge: u32) -> Result<(), nl::Error> {
+    pub fn connect(&self, host: &mut Socket, bridge: u32) -> Result<Link, nl::Error> {
         let name = self.attachment.host_link();
-        let set = |change| link::Set { target: Target::Name(&name), change };
-        let join = set(Change { master: Some(bridge), ..Change::default() });
-        match self.port.filter(|flags| *flags != PortFlags::default()) {
-            // Only a port has a port's settings.
-            Some(_) => {
-                host.execute(&[&join, &set(Change { port: self.port, ..Change::default() })])
-            }
-            None => host.execute(&[&join]),
-        }
+        let target = Target::Name(&name);
+        let change = Change { master: Some(bridge), ..Change::default() };
+        let join = link::Set { target, change };
+        // Only a port has a port's settings.
+        let settings =
+            link::Set { target, change: Change { port: self.port, ..Change::default() } };
+        let has_settings = self.port.is_some_and(|flags| flags != PortFlags::default());
+        let requests: &[&dyn NlRequest] = if has_settings { &[&join, &settings] } else { &[&join] };
+        link::execute_then_get(host, requests, target)
     }
 }
 
-/// Waits until the host's end of a pair is in operation, as `read` sees it, and returns it.
+/// Waits until the host's end of a pair, as just read, is in operation, and returns it as `read` sees it.
 ///
 /// Its other end came up after it. The kernel brings that change to an end when it is asked for the link,
 /// since 6.8.
 ///
 /// # Errors
 /// Those of `read`; the link is still not in operation after 5 s.
-pub fn await_carrier(mut read: impl FnMut() -> Result<Link, Error>) -> Result<Link, Error> {
-    let link = read()?;
+pub fn await_carrier(
+    link: Link,
+    mut read: impl FnMut() -> Result<Link, Error>,
+) -> Result<Link, Error> {
     if link.operational {
         return Ok(link);
     }

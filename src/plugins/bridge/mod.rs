@@ -86,19 +86,21 @@ fn attach<'a>(
     if !conf.leave_down {
         container.configure(&result, ipv6.dad)?;
     }
-    while let Err(error) = pair.connect(&mut host, bridge.index) {
-        // A first ADD that failed has taken back the bridge that it had made.
+    let mut port = loop {
+        let error = match pair.connect(&mut host, bridge.index) {
+            Ok(port) => break port,
+            Err(error) => error,
+        };
+        // A first ADD that failed may have taken back the bridge that it had made.
         if link::get(&mut host, Target::Index(bridge.index))?.is_some() {
             return Err(Error::from(error).of(format_args!("bridge {:?}", conf.bridge)));
         }
         bridge = device::ensure(&mut host, request, conf, undo)?;
-    }
-    let name = attachment.host_link();
-    let port = if conf.leave_down {
-        read_port(&mut host, &name, &bridge)?
-    } else {
-        veth::await_carrier(|| read_port(&mut host, &name, &bridge))?
     };
+    if !conf.leave_down {
+        let name = port.name.clone();
+        port = veth::await_carrier(port, || read_port(&mut host, &name, &bridge))?;
+    }
 
     // Only now, with a port in the bridge: who takes an address back looks for ports before and after.
     let plan = gateway::Plan::make(&mut host, &bridge, gateways, conf)?;
