@@ -56,8 +56,10 @@ impl Floor {
             prefix: if address.is_ipv4() { 16 } else { 64 },
         });
         let gateways = scenario.addresses(1);
+        let mut noop = Command::new(&self.program);
+        noop.env_clear();
         Call {
-            noop: Process::new(Command::new(&self.program), Vec::new()),
+            noop: Process::new(noop, Vec::new()),
             verb,
             scenario,
             attachment: Attachment {
@@ -167,7 +169,7 @@ impl Call<'_> {
             let name = self.attachment.host_link();
             Socket::open(Family::Route)?.execute(&[&Delete(Target::Name(&name))])?;
         }
-        // Freeing the element waits for the kernel as deleting the link does: not twice, if it comes last.
+        // Closing waits for the element to be freed, and that was over before the link was deleted.
         drop(rules);
         for lease in &self.leases {
             fs::remove_file(lease)?;

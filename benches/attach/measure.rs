@@ -147,7 +147,6 @@ impl Place<'_> {
 
     /// Calls a verb for many pods by many callers.
     fn call_all(&self, verb: Verb, scenario: Scenario, callers: usize) -> Result<Round> {
-        let each = if self.every > 2 { 1 } else { PODS_PER_CALLER };
         let times = Mutex::new(Vec::new());
         // All callers, and who looks at the clock.
         let (ready, done) = (Barrier::new(callers + 1), Barrier::new(callers + 1));
@@ -155,7 +154,6 @@ impl Place<'_> {
             let entered = self.host.enter();
             let mut calls: Vec<_> = pods
                 .iter()
-                .take(each)
                 .map(|pod| self.contender.prepare(verb, scenario, &self.network, self.host, pod))
                 .collect();
             let mut own = Vec::new();
@@ -188,7 +186,7 @@ impl Place<'_> {
             let begin = Instant::now();
             done.wait();
             #[expect(clippy::cast_precision_loss, reason = "few")]
-            let calls = (callers.len() * each) as f64;
+            let calls = (callers.len() * PODS_PER_CALLER) as f64;
             rate = calls / begin.elapsed().as_secs_f64();
             callers
                 .into_iter()
@@ -205,6 +203,20 @@ fn wait_out_of_step() {
     thread::sleep(Duration::from_micros(u64::from(now.subsec_nanos() % 8000)));
 }
 
+/// Has another order of turns, so that nobody always follows the same one.
+fn shuffle(places: &mut [Place<'_>]) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut state = u64::from(now.subsec_nanos()) | 1;
+    for at in (1..places.len()).rev() {
+        // Marsaglia's xorshift.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        #[expect(clippy::cast_possible_truncation, reason = "a small remainder")]
+        places.swap(at, (state % (at as u64 + 1)) as usize);
+    }
+}
+
 fn one_at_a_time(places: &mut [Place<'_>], scenario: Scenario, samples: usize) -> Result<()> {
     for place in places.iter_mut() {
         for rounds in &mut place.rounds {
@@ -212,8 +224,7 @@ fn one_at_a_time(places: &mut [Place<'_>], scenario: Scenario, samples: usize) -
         }
     }
     for sample in 0..samples {
-        // Who is first after whom changes.
-        places.rotate_left(1);
+        shuffle(places);
         for place in places.iter_mut().filter(|place| sample % place.every == 0) {
             let times = place.take_turn(scenario)?;
             for (rounds, time) in place.rounds.iter_mut().zip(times) {
@@ -230,7 +241,7 @@ fn one_at_a_time(places: &mut [Place<'_>], scenario: Scenario, samples: usize) -
 }
 
 fn many_at_a_time(places: &mut [Place<'_>], scenario: Scenario, callers: usize) -> Result<()> {
-    places.rotate_left(1);
+    shuffle(places);
     for place in places.iter_mut() {
         for (at, verb) in scenario.verbs().iter().enumerate() {
             let round = place.call_all(*verb, scenario, callers)?;

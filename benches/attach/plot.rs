@@ -46,7 +46,7 @@ fn draw_latency(path: &Path, all: &[Measured], rows: &[&Measured]) -> Result<(),
     let left = |style: TextStyle<'static>| style.pos(Pos::new(HPos::Left, VPos::Center));
     let middle = |style: TextStyle<'static>| style.pos(Pos::new(HPos::Center, VPos::Center));
 
-    let title = "One call, from exec to exit: milliseconds, median (logarithmic)";
+    let title = "One call, from start to end: milliseconds, median (logarithmic)";
     area.draw(&Text::new(title, (20, 22), left(text(18)))).map_err(fail)?;
     for (at, (_, label, colour)) in (0..).zip(CONTENDERS) {
         let x = LEFT + at * 120;
@@ -106,7 +106,10 @@ fn draw_crowd(path: &Path, all: &[Measured], most: usize) -> Result<(), String> 
     let path = path.to_string_lossy().into_owned();
     let area = SVGBackend::new(&path, (900, 380)).into_drawing_area();
     area.fill(&WHITE).map_err(|why| why.to_string())?;
-    let title = ("ADD with so many attachments on the host: milliseconds, median", (FONT, 18));
+    let title = (
+        "ADD with so many attachments on the host, 500 to a bridge: milliseconds, median",
+        (FONT, 18),
+    );
     let area = area.titled(title.0, title.1).map_err(|why| why.to_string())?;
     let panes = area.split_evenly((1, 2));
     for (pane, scenario) in panes.iter().zip([Scenario::Bridge, Scenario::Masquerade]) {

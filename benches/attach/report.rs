@@ -40,7 +40,9 @@ impl Conditions {
             kernel: first_line("uname", &["-sr"]),
             processor: format!("{count} × {model}"),
             reference: stage.reference.clone(),
-            command: format!("cargo bench --bench attach -- {}", arguments.join(" ")),
+            command: format!("cargo bench --bench attach -- {}", arguments.join(" "))
+                .trim()
+                .to_owned(),
         }
     }
 }
@@ -59,8 +61,16 @@ impl std::fmt::Display for Ratio {
     }
 }
 
-/// Rank statistics.
-pub fn quantile(values: &[f64], part: f64) -> f64 {
+/// The middle, between two if there are two.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = |at: usize| sorted.get(at).copied().unwrap_or(f64::NAN);
+    f64::midpoint(middle((sorted.len().max(1) - 1) / 2), middle(sorted.len() / 2))
+}
+
+/// The value that is not exceeded by this part.
+fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
@@ -76,7 +86,7 @@ impl Measured {
 
     /// Milliseconds.
     pub fn median(&self) -> f64 {
-        quantile(&self.times(), 0.5)
+        median(&self.times())
     }
 
     /// Milliseconds.
@@ -86,19 +96,19 @@ impl Measured {
 
     /// Calls per second.
     pub fn rate(&self) -> f64 {
-        quantile(&self.rounds.iter().map(|round| round.rate).collect::<Vec<_>>(), 0.5)
+        median(&self.rounds.iter().map(|round| round.rate).collect::<Vec<_>>())
     }
 
     fn ratio(&self, to: &Self, of: impl Fn(&Round) -> f64) -> Ratio {
         let ratios: Vec<_> =
             self.rounds.iter().zip(&to.rounds).map(|(own, other)| of(own) / of(other)).collect();
         let part = |part| quantile(&ratios, part);
-        Ratio { median: part(0.5), least: part(0.0), most: part(1.0) }
+        Ratio { median: median(&ratios), least: part(0.0), most: part(1.0) }
     }
 
     /// How many times as long as another.
     pub fn time_ratio(&self, to: &Self) -> Ratio {
-        self.ratio(to, |round| quantile(&round.times, 0.5))
+        self.ratio(to, |round| median(&round.times))
     }
 
     /// How many times as many calls per second as another.
@@ -162,11 +172,12 @@ pub fn text(conditions: &Conditions, all: &[Measured]) -> String {
                 if own.callers == 1 { own.time_ratio(other) } else { own.rate_ratio(other) };
             let _ = write!(text, "  {:34} × {:20}", figures(other), ratio.to_string());
         }
-        let smallest = all.iter().find(|m| {
-            let same = (m.contender, m.scenario, m.verb, m.callers);
-            same == (own.contender, own.scenario, own.verb, own.callers) && m.present < own.present
-        });
-        if let Some(smallest) = smallest {
+        let same = |m: &&Measured| {
+            let kind = (m.contender, m.scenario, m.verb, m.callers);
+            kind == (own.contender, own.scenario, own.verb, own.callers)
+        };
+        let smallest = all.iter().filter(same).min_by_key(|m| m.present);
+        if let Some(smallest) = smallest.filter(|smallest| smallest.present < own.present) {
             let growth = own.time_ratio(smallest);
             let _ = write!(text, "  {growth} of {} present", smallest.present);
         }
@@ -219,12 +230,11 @@ pub fn into_readme(path: &Path, conditions: &Conditions, all: &[Measured]) -> Re
 
 fn markdown(conditions: &Conditions, all: &[Measured]) -> String {
     let mut table = String::from(
-        "| one caller, ms | Plumb | reference | floor | × floor | × faster than reference |\n\
+        "| one caller, ms | Plumb | reference | floor | of the floor's time | times faster than the reference |\n\
          | --- | --- | --- | --- | --- | --- |\n",
     );
     let own = of_plumb(all);
     let least = own.iter().map(|m| m.present).min();
-    let most = own.iter().filter(|m| m.scenario.attaches()).map(|m| m.present).max();
     let at_least = || own.iter().filter(|m| Some(m.present) == least);
     for m in at_least().filter(|m| m.callers == 1) {
         let (floor, reference) = (beside(all, m, "floor"), beside(all, m, "reference"));
@@ -243,7 +253,7 @@ fn markdown(conditions: &Conditions, all: &[Measured]) -> String {
     let callers = own.iter().map(|m| m.callers).max().unwrap_or(1);
     let _ = write!(
         table,
-        "\n| {callers} callers, calls per second | Plumb | reference | floor | × floor | × reference |\n\
+        "\n| {callers} callers, calls per second | Plumb | reference | floor | of the floor's rate | of the reference's |\n\
          | --- | --- | --- | --- | --- | --- |\n",
     );
     for m in at_least().filter(|m| m.callers == callers && callers > 1) {
@@ -262,7 +272,7 @@ fn markdown(conditions: &Conditions, all: &[Measured]) -> String {
     }
     let _ = write!(
         table,
-        "\n| one caller, ms with so many present | {} |\n| --- | {} |\n",
+        "\n| one caller, ms, with so many present (500 to a bridge) | {} |\n| --- | {} |\n",
         crowds(&own).iter().map(usize::to_string).collect::<Vec<_>>().join(" | "),
         crowds(&own).iter().map(|_| "---").collect::<Vec<_>>().join(" | "),
     );
@@ -288,7 +298,6 @@ fn markdown(conditions: &Conditions, all: &[Measured]) -> String {
             }
         }
     }
-    let _ = most;
     let _ = write!(
         table,
         "\nMedians; ratios are the median of rounds and, in brackets, the least and the most. {}, {}, {}; \
@@ -297,7 +306,7 @@ fn markdown(conditions: &Conditions, all: &[Measured]) -> String {
         conditions.kernel,
         conditions.processor,
         conditions.reference.as_deref().unwrap_or("none"),
-        conditions.command.trim(),
+        conditions.command,
     );
     table
 }

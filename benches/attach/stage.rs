@@ -10,7 +10,8 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
-use nix::sched::CloneFlags;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
 use plumb::cli::sandbox;
 use plumb::nl::{Family, Socket, link};
 use serde_json::{Value, json};
@@ -25,7 +26,7 @@ pub const BRIDGE: &str = "crowd0";
 /// Bridges hold at most 1,024 ports; a crowd is spread over several, this many to each.
 const CROWD_PER_BRIDGE: usize = 500;
 /// Calls of one caller in a row when there are many.
-pub const PODS_PER_CALLER: usize = 4;
+pub const PODS_PER_CALLER: usize = 2;
 /// How many make a crowd at a time.
 const MAKERS: usize = 2;
 
@@ -55,9 +56,13 @@ impl Crowd {
     }
 }
 
-/// A host: a network namespace.
+/// A host: a network namespace, with a `/proc` of its own. In a common one the kernel would look through
+/// what has ever been asked of `/proc/sys/net` in all namespaces, and so let one contender's plugins pay for
+/// what the other's have asked in each pod.
 pub struct Host {
     netns: File,
+    /// The mount namespace with that `/proc`.
+    mounts: File,
     /// Index of [`BRIDGE`].
     pub bridge: u32,
     /// Those that are attached and detached.
@@ -67,7 +72,10 @@ pub struct Host {
 impl Host {
     /// Moves this thread to the host, for good.
     pub fn enter(&self) -> Result<()> {
-        nix::sched::setns(&self.netns, CloneFlags::CLONE_NEWNET).context("setns")
+        // The directories are this thread's own, which entering a mount namespace asks for.
+        unshare(CloneFlags::CLONE_FS).context("unshare")?;
+        setns(&self.mounts, CloneFlags::CLONE_NEWNS).context("setns")?;
+        setns(&self.netns, CloneFlags::CLONE_NEWNET).context("setns")
     }
 }
 
@@ -93,6 +101,8 @@ impl Stage {
         drop(temporary);
 
         sandbox::enter().map_err(|why| anyhow!(why))?;
+        // What is mounted there later, pods, shows in the hosts' mount namespaces.
+        mount(None::<&str>, "/run", None::<&str>, MsFlags::MS_SHARED, None::<&str>)?;
         let ours = install("plumb", PLUGINS.iter().map(|name| (*name, plumb.as_slice())))?;
         let floor = install("floor", [("noop", noop.as_slice())])?;
         let mut contenders = vec![
@@ -179,7 +189,12 @@ fn make_host(name: &str, plugins: Option<&Plugins>, present: usize, pods: usize)
     };
     let path = sandbox::make_pod(name)?;
     let netns = File::open(&path)?;
-    let mut host = Host { netns, bridge: 0, pods: (0..pods).map(pod).collect::<Result<_>>()? };
+    let mut host = Host {
+        netns,
+        mounts: mounts_with_own_proc()?,
+        bridge: 0,
+        pods: (0..pods).map(pod).collect::<Result<_>>()?,
+    };
     let Some(plugins) = plugins else { return Ok(host) };
 
     let progress = bar(present + 1, &format!("{present} attachments on host {name}"));
@@ -217,6 +232,17 @@ fn make_host(name: &str, plugins: Option<&Plugins>, present: usize, pods: usize)
     })?;
     progress.finish_and_clear();
     Ok(host)
+}
+
+/// Makes a mount namespace with a `/proc` of its own.
+fn mounts_with_own_proc() -> Result<File> {
+    let make = || {
+        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)?;
+        // Who is not root may not, as the processes in it are not all its own; then it is shared.
+        let _ = mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), None::<&str>);
+        Ok(File::open("/proc/thread-self/ns/mnt")?)
+    };
+    thread::scope(|scope| scope.spawn(make).join().map_err(|_| anyhow!("a maker of mounts"))?)
 }
 
 fn crowd_conf(host: &str, number: usize) -> Value {

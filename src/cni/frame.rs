@@ -96,6 +96,24 @@ impl Request {
         }
     }
 
+    /// The container's network namespace; none if there is none at the path any more, or no path. For DEL,
+    /// for which a namespace that can't be opened has not gone.
+    ///
+    /// # Errors
+    /// Code 8: it can't be opened.
+    pub fn netns_if_any(&self) -> Result<Option<&Netns>, Error> {
+        match &self.netns {
+            None | Some(Err(OpenError::Missing | OpenError::NotNetns)) => Ok(None),
+            // Such a path leads nowhere.
+            Some(Err(OpenError::Io(why)))
+                if matches!(why.raw_os_error(), Some(libc::ELOOP | libc::ENAMETOOLONG)) =>
+            {
+                Ok(None)
+            }
+            Some(_) => self.netns().map(Some),
+        }
+    }
+
     /// `CNI_ARGS`, which only some plugins have a use for.
     ///
     /// # Errors

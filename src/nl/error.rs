@@ -17,14 +17,15 @@ pub struct Error {
     pub kernel: Option<String>,
     /// Type of the attribute that the kernel objects to (`NLMSGERR_ATTR_OFFS`).
     pub attribute: Option<u16>,
-    /// Which of the requests of a conversation was refused, counted from 0.
-    pub request: usize,
+    /// Which of the requests of a conversation was refused, counted from 0; none if there was no answer, so
+    /// that all of them may have been carried out.
+    pub request: Option<usize>,
 }
 
 impl Error {
     /// An error without an answer from the kernel's netlink code.
     pub fn new(purpose: impl fmt::Display, errno: Errno) -> Self {
-        Self { purpose: purpose.to_string(), errno, kernel: None, attribute: None, request: 0 }
+        Self { purpose: purpose.to_string(), errno, kernel: None, attribute: None, request: None }
     }
 
     /// A conversation that broke down, and how.

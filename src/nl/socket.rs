@@ -311,7 +311,7 @@ impl<C: Channel> Socket<C> {
                 if let Some(refusal) = refusal
                     && !request.tolerates(refusal.errno)
                 {
-                    failure.get_or_insert(Error { request: index, ..refusal });
+                    failure.get_or_insert(Error { request: Some(index), ..refusal });
                 }
                 if message.sequence == sequence || Some(message.sequence) == opening {
                     return failure.map_or(Ok(()), Err);
@@ -487,7 +487,7 @@ impl Asked<'_> {
         if let Some(refusal) = refusal
             && !request.tolerates(refusal.errno)
         {
-            failure.get_or_insert(Error { request: index, ..refusal });
+            failure.get_or_insert(Error { request: Some(index), ..refusal });
         }
         Ok(())
     }

@@ -208,7 +208,7 @@ fn attach<'a>(
         mac: conf.mac.filter(|_| birth.has_master_to_itself()),
         ..Change::default()
     };
-    if let Some(refusal) = container.bring_up(&result, ipv6.dad, change)? {
+    if let Some(refusal) = container.bring_up_announced(&result, ipv6.dad, change)? {
         let rival = birth.rival_of_addresses(&refusal, &mut below, &result);
         return Err(rival::named(container.refused(refusal), rival));
     }
@@ -258,10 +258,16 @@ impl<'a> Birth<'a, '_> {
                 made = below.execute(&[&NewChild { index, ..new }]);
             }
         }
-        if !is_refused(&made, Errno::EEXIST) {
+        match &made {
+            // Before 6.15 others come before it that have the same cause.
+            Err(refusal) if refusal.request.is_some() => {
+                veth::refuse_if_interface_exists(netns, name)?;
+            }
             // An answer that did not come through may have been a good one.
-            let child = self.conf.child;
-            undo.push(move || delete(request, child.kind()).map(drop));
+            _ => {
+                let child = self.conf.child;
+                undo.push(move || delete(request, child.kind()).map(drop));
+            }
         }
         made.map_err(|refusal| {
             let rival = self.rival_of_link(&refusal, below);
@@ -352,7 +358,7 @@ pub fn del(request: &Request, kind: &str) -> Result<(), Error> {
 /// Deletes the attachment's link, and says whether there was one: a link of its name and this kind that does
 /// not say that it is another's. The reference's plugin gives it no label.
 fn delete(request: &Request, kind: &str) -> Result<bool, Error> {
-    let Ok(netns) = request.netns() else { return Ok(false) };
+    let Some(netns) = request.netns_if_any()? else { return Ok(false) };
     let attachment = request.attachment();
     let container = Container::enter(netns, &attachment.ifname, Ipv6::DEFAULT)?;
     let Some(mut container) = container else { return Ok(false) };

@@ -23,7 +23,9 @@ pub fn mac(request: &Request) -> Result<Option<Mac>, Error> {
     if let Some(mac) = of_runtime.or(of_args) {
         return Ok(Some(mac));
     }
-    let Some(text) = &request.args()?.mac else { return Ok(None) };
+    let Some(text) = request.args()?.mac.as_ref().filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
     match text.parse::<Mac>() {
         Ok(mac) if mac.is_assignable() => Ok(Some(mac)),
         _ => {

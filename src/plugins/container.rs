@@ -124,31 +124,47 @@ impl<'a> Container<'a> {
         Self { own_routes: Some(routes(self.index)), ..self }
     }
 
-    /// Brings the link up with its addresses and routes, in one conversation.
+    /// Brings the link up with its addresses and routes, in one conversation. Addresses come when it is up,
+    /// so the kernel announces them (`arp_notify`) only if it comes up again: nobody knows them by another
+    /// link-layer address yet.
     ///
     /// # Errors
     /// The kernel's refusal; `EACCES` that is due to IPv6 being off is mended first.
     pub fn configure(&mut self, result: &CniResult, dad: Dad) -> Result<(), Error> {
-        match self.bring_up(result, dad, link::Change::default())? {
+        let change = link::Change { up: true, arp_notify: true, ..link::Change::default() };
+        match self.carry_out(result, dad, change, None)? {
             Some(refusal) => Err(self.refused(refusal)),
             None => Ok(()),
         }
     }
 
-    /// The same with other changes of the link, and with the kernel's refusal as it came.
+    /// The same with other changes of the link, where neighbours may know the addresses by another
+    /// link-layer address: the kernel announces (`arp_notify`) those that are there when the link comes up.
+    /// Returns the kernel's refusal as it came.
     ///
     /// # Errors
     /// IPv6 can't be switched on.
-    pub fn bring_up(
+    pub fn bring_up_announced(
         &mut self,
         result: &CniResult,
         dad: Dad,
         change: link::Change<'_>,
     ) -> Result<Option<nl::Error>, Error> {
-        let up = link::Set {
-            target: link::Target::Index(self.index),
-            change: link::Change { up: true, arp_notify: true, ..change },
-        };
+        let up = link::Change { up: true, ..link::Change::default() };
+        self.carry_out(result, dad, link::Change { arp_notify: true, ..change }, Some(up))
+    }
+
+    /// Changes the link before and after it is given its addresses, then come the routes.
+    fn carry_out(
+        &mut self,
+        result: &CniResult,
+        dad: Dad,
+        before: link::Change<'_>,
+        after: Option<link::Change<'_>>,
+    ) -> Result<Option<nl::Error>, Error> {
+        let target = link::Target::Index(self.index);
+        let before = link::Set { target, change: before };
+        let after = after.map(|change| link::Set { target, change });
         let address = |ip: &crate::cni::result::Ip| addr::Add {
             link: self.index,
             cidr: ip.address,
@@ -157,8 +173,9 @@ impl<'a> Container<'a> {
         };
         let addresses: Vec<_> = result.ips.iter().map(address).collect();
         let routes: Vec<_> = self.routes(result).into_iter().map(route::Add).collect();
-        let mut requests: Vec<&dyn NlRequest> = vec![&up];
+        let mut requests: Vec<&dyn NlRequest> = vec![&before];
         requests.extend(addresses.iter().map(|request| request as &dyn NlRequest));
+        requests.extend(after.iter().map(|request| request as &dyn NlRequest));
         requests.extend(routes.iter().map(|request| request as &dyn NlRequest));
 
         let configured = match self.socket.execute(&requests) {

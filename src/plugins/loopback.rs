@@ -57,7 +57,7 @@ fn result(request: &Request, addresses: &[Cidr]) -> CniResult {
 
 /// Takes the interface down, as the reference does. Where the namespace has gone, so has the interface.
 fn del(request: &Request) -> Result<(), Error> {
-    if request.netns().is_err() {
+    if request.netns_if_any()?.is_none() {
         return Ok(());
     }
     let down = link::SetDown(Target::Index(INDEX));

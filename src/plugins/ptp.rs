@@ -100,7 +100,11 @@ fn attach<'a>(
         port: None,
     };
     let host_end = pair.make_and_read(&mut host, undo)?;
-    forwarding::refuse_router_advertisements(&host_end);
+    if has_ipv6(&result) {
+        forwarding::refuse_router_advertisements(&host_end);
+    } else {
+        veth::disable_ipv6(&host_end.name);
+    }
     connect(&mut host, &host_end, attachment, &result)?;
     let ipv6 = Ipv6::of(&result);
     Container::require(request.netns()?, &attachment.ifname, ipv6)?

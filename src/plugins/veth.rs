@@ -94,7 +94,7 @@ impl<'a> Pair<'a> {
         }
         let made = execute(host, &requests);
         if let Err(error) = &made
-            && (error.errno, error.request) == (Errno::EEXIST, 0)
+            && (error.errno, error.request) == (Errno::EEXIST, Some(0))
         {
             refuse_if_interface_exists(self.netns, &attachment.ifname)?;
         } else {
@@ -109,9 +109,8 @@ impl<'a> Pair<'a> {
 
     /// Makes the host's end a port of a bridge, and returns it.
     ///
-    /// The container's end is up by now, so the port has a carrier, and the bridge enables it a single
-    /// time; each time costs the kernel a walk over all ports. Whatever the container sends of its own
-    /// accord from here on, as IPv6 does, is nothing that ADD has to wait for.
+    /// If the container's end is up already the port has a carrier, and the bridge enables it a single time;
+    /// each time costs the kernel a walk over all ports.
     ///
     /// # Errors
     /// The kernel's refusal: the bridge has no room for another port, for one.
@@ -158,11 +157,10 @@ pub fn await_carrier(
     }
 }
 
-/// Turns IPv6 off on a bridge's port, which speaks none itself. The kernel would give it a route for
-/// multicast, and look at those of all other ports first. Where the setting can't be written that is all
-/// the harm.
-fn disable_ipv6(port: &str) {
-    let _ = sysctl::write(&format!("ipv6/conf/{port}/disable_ipv6"), "1");
+/// Turns IPv6 off on a host's end that speaks none itself. The kernel would give it a route for multicast,
+/// and look at those of all other links first. Where the setting can't be written that is all the harm.
+pub fn disable_ipv6(link: &str) {
+    let _ = sysctl::write(&format!("ipv6/conf/{link}/disable_ipv6"), "1");
 }
 
 /// Sees to it that the container has no interface of this name yet.
@@ -221,7 +219,7 @@ pub fn delete(request: &Request) -> Result<bool, Error> {
     if delete_link(&mut host, &attachment.host_link())? {
         return Ok(true);
     }
-    let Ok(netns) = request.netns() else { return Ok(false) };
+    let Some(netns) = request.netns_if_any()? else { return Ok(false) };
     let container = Container::enter(netns, &attachment.ifname, Ipv6::DEFAULT)?;
     let Some(mut container) = container else { return Ok(false) };
     let Some(peer) = container.peer()? else { return Ok(false) };

@@ -67,7 +67,11 @@ impl Netns {
         })?;
         // SAFETY: this request takes no argument; of a file that is no namespace it fails.
         let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
-        if kind == libc::CLONE_NEWNET { Ok(Self::of(file)) } else { Err(OpenError::NotNetns) }
+        match Errno::result(kind) {
+            Ok(libc::CLONE_NEWNET) => Ok(Self::of(file)),
+            Ok(_) | Err(Errno::ENOTTY) => Err(OpenError::NotNetns),
+            Err(errno) => Err(OpenError::Io(errno.into())),
+        }
     }
 
     /// Opens the namespace that this thread is in.

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use std::time::{Duration, Instant};
+
 use crate::child::{self, fails_without_a_trace, segment};
 use crate::harness::{Call, Host, Pod, ipv4};
 
@@ -69,6 +71,25 @@ fn the_mode_says_who_is_reached() {
 }
 
 /// It takes the master's address, or gives it another.
+/// Its address is new with each ADD: who has known the IP address before is told.
+#[test]
+fn neighbours_learn_at_once_who_has_an_address_now() {
+    let host = Host::new();
+    let neighbour = segment(&host, "up0");
+    let pod = host.pod("a");
+    // By default the kernel holds on to an entry for a second after its last change.
+    neighbour.sh("echo 0 > /proc/sys/net/ipv4/neigh/eth0/locktime
+                  ip neigh add 10.1.0.2 lladdr 02:00:00:00:00:99 dev eth0 nud stale");
+    let result = host.add(&conf(&json!({"ipam": ipv4()})), &pod).ok();
+    let mac = &result["interfaces"][0]["mac"];
+    let known = || neighbour.ip("neigh show to 10.1.0.2")[0]["lladdr"].clone();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while known() != *mac {
+        assert!(Instant::now() < deadline, "{} is not {mac}", known());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_passthru_link_has_the_master_to_itself() {
     let host = Host::new();
@@ -80,6 +101,9 @@ fn a_passthru_link_has_the_master_to_itself() {
     let result = host.add(&passthru, &a).ok();
     assert_eq!(result["interfaces"][0]["mac"], before);
     a.must_reach("10.1.0.200");
+    host.check(&passthru, &result, &a).ok();
+    // A kernel before 6.15 refuses it because of the master before it comes to the name.
+    host.add(&passthru, &a).fails(999, &["\"eth0\" already exists"]);
     host.check(&passthru, &result, &a).ok();
     for mode in ["passthru", "bridge"] {
         let words = ["macvlan \"eth0\" in /run/netns/a (plumb:net/a/eth0)", "up0"];

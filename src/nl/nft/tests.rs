@@ -13,6 +13,11 @@ use crate::nl::wire::Flags;
 const TABLE: Table<'_> = Table { family: Family::Inet, name: "plumb" };
 const OTHER: Table<'_> = Table { family: Family::Bridge, name: "plumb" };
 
+/// The first request's refusal.
+fn first_refused(purpose: &str, errno: Errno) -> Error {
+    Error { request: Some(0), ..Error::new(purpose, errno) }
+}
+
 /// `nft add table inet plumb` and `nft add table bridge plumb`, in one transaction.
 ///
 /// nft(8) sets no `NLM_F_CREATE`, and asks for no acknowledgement. The kernel makes a table that is
@@ -61,7 +66,7 @@ fn a_transaction_refused_as_a_whole_is_an_error_of_its_own() {
     let error = answered(&[answer], |kernel| commit(kernel, &[&AddTable(TABLE), &AddTable(OTHER)]))
         .unwrap_err();
     assert_eq!(error.to_string(), "cannot change the nf_tables ruleset: EPERM");
-    assert_eq!(error.request, 0);
+    assert_eq!(error.request, Some(0));
 }
 
 /// A request that can live with an error has no say in that of the transaction around it.
@@ -86,7 +91,7 @@ fn a_transaction_refused_as_a_whole_is_not_tolerated() {
     }
     let (mut kernel, _) = scripted(|_| Ok(vec![refused(1, libc::ENOENT)]));
     let error = commit(&mut kernel, &[&Tolerant]).unwrap_err();
-    assert_eq!(error, Error::new("change the nf_tables ruleset", Errno::ENOENT));
+    assert_eq!(error, first_refused("change the nf_tables ruleset", Errno::ENOENT));
 
     let (mut kernel, _) = scripted(|_| Ok(vec![refused(2, libc::ENOENT)]));
     assert_eq!(commit(&mut kernel, &[&Tolerant]), Ok(()));
@@ -101,8 +106,10 @@ fn the_first_of_several_refusals_is_the_error() {
     let (mut kernel, _) = scripted(move |_| Ok(answers()));
     let requests: [&dyn Request; 3] = [&AddTable(TABLE), &AddTable(OTHER), &AddTable(TABLE)];
     let error = commit(&mut kernel, &requests).unwrap_err();
-    let expected =
-        Error { request: 0, ..Error::new("create nf_tables table inet plumb", Errno::EEXIST) };
+    let expected = Error {
+        request: Some(0),
+        ..Error::new("create nf_tables table inet plumb", Errno::EEXIST)
+    };
     assert_eq!(error, expected);
 }
 
@@ -140,7 +147,7 @@ fn an_unanswered_transaction_is_an_error() {
 fn a_refusal_outweighs_a_missing_acknowledgement() {
     let (mut kernel, _) = scripted(|_| Ok(vec![refused(2, libc::ENOENT)]));
     let error = commit(&mut kernel, &[&AddTable(TABLE), &AddTable(OTHER)]).unwrap_err();
-    assert_eq!(error, Error::new("create nf_tables table inet plumb", Errno::ENOENT));
+    assert_eq!(error, first_refused("create nf_tables table inet plumb", Errno::ENOENT));
 }
 
 /// libc has no `struct nfgenmsg`. linux/netfilter/nfnetlink.h: two bytes, and `__be16 res_id`.

@@ -94,6 +94,11 @@ fn dumped(answers: Vec<Vec<Answer>>) -> Result<Vec<u32>, Error> {
     answering(answers).0.dump(&ask(1))
 }
 
+/// The first request's refusal.
+fn first_refused(purpose: &str, errno: Errno) -> Error {
+    Error { request: Some(0), ..Error::new(purpose, errno) }
+}
+
 fn protocol_error(purpose: &str, what: &str) -> Error {
     Error::protocol(purpose, what)
 }
@@ -135,7 +140,7 @@ fn a_question_may_follow_requests_in_the_same_datagram() {
 /// The kernel goes on to the question after a refusal, and answers it, too.
 #[test]
 fn a_refused_request_counts_more_than_the_answer_to_the_question_behind_it() {
-    let expected = || Err(Error { request: 1, ..Error::new("ask 8", Errno::EBUSY) });
+    let expected = || Err(Error { request: Some(1), ..Error::new("ask 8", Errno::EBUSY) });
     let tolerant = Ask { tolerated: Some(Errno::EEXIST), ..ask(7) };
     let requests: [&dyn Request; 3] = [&tolerant, &ask(8), &ask(9)];
     let refusals = || {
@@ -176,7 +181,7 @@ fn requests_are_not_repeated_with_the_question_behind_them() {
     // A refusal outlives the cut.
     let (mut kernel, _) =
         answering(vec![vec![Answer::Datagram(refused(1, Errno::EBUSY)), large()]]);
-    let expected = Err(Error::new("ask 7", Errno::EBUSY));
+    let expected = Err(first_refused("ask 7", Errno::EBUSY));
     assert_eq!(kernel.execute_then_query(&[&ask(7)], &ask(8)), expected);
 }
 
@@ -196,7 +201,7 @@ fn sequence_numbers_wrap_around() {
     kernel.sequence = u32::MAX - 1;
     let error = kernel.execute(&[&ask(7), &ask(8), &ask(9)]).unwrap_err();
     assert_eq!(sequences(&record.borrow()[0].0), [u32::MAX, 0, 1]);
-    assert_eq!(error, Error { request: 1, ..Error::new("ask 8", Errno::EBUSY) });
+    assert_eq!(error, Error { request: Some(1), ..Error::new("ask 8", Errno::EBUSY) });
 }
 
 #[test]
@@ -216,7 +221,7 @@ fn an_error_in_the_middle_names_its_request_the_kernels_words_and_the_attribute(
         errno: Errno::EBUSY,
         kernel: Some("Device is already a port".to_owned()),
         attribute: Some(NUMBER),
-        request: 1,
+        request: Some(1),
     };
     assert_eq!(error, expected);
     assert_eq!(error.to_string(), "cannot ask 8: EBUSY (kernel: Device is already a port)");
@@ -232,14 +237,14 @@ fn of_several_errors_the_first_counts_in_one_datagram_or_several() {
     let spread = messages.iter().map(|message| Answer::Datagram(message.clone())).collect();
     for answers in [vec![from_kernel(&messages)], spread] {
         let error = executed(&[&ask(7), &ask(8), &ask(9), &ask(10)], answers).unwrap_err();
-        assert_eq!(error, Error { request: 0, ..Error::new("ask 7", Errno::ENODEV) });
+        assert_eq!(error, Error { request: Some(0), ..Error::new("ask 7", Errno::ENODEV) });
     }
 }
 
 #[test]
 fn an_error_of_the_last_request_takes_the_place_of_its_acknowledgement() {
     let error = executed(&[&ask(7), &ask(8)], vec![from_kernel(&[refused(2, Errno::EPERM)])]);
-    assert_eq!(error, Err(Error { request: 1, ..Error::new("ask 8", Errno::EPERM) }));
+    assert_eq!(error, Err(Error { request: Some(1), ..Error::new("ask 8", Errno::EPERM) }));
 }
 
 #[test]
@@ -249,15 +254,15 @@ fn a_tolerated_error_is_none() {
     assert_eq!(executed(&[&tolerant, &ask(9)], answers(Errno::EEXIST)), Ok(()));
     // Another error of the same request, or the same of another, is one.
     let error = executed(&[&tolerant, &ask(9)], answers(Errno::ENODEV)).unwrap_err();
-    assert_eq!(error, Error::new("ask 8", Errno::ENODEV));
+    assert_eq!(error, first_refused("ask 8", Errno::ENODEV));
     let error = executed(&[&ask(9), &tolerant], answers(Errno::EEXIST)).unwrap_err();
-    assert_eq!(error, Error::new("ask 9", Errno::EEXIST));
+    assert_eq!(error, first_refused("ask 9", Errno::EEXIST));
     // Of the last request, too, which is then not acknowledged; what went wrong earlier still counts.
     let last = || from_kernel(&[refused(2, Errno::EEXIST)]);
     assert_eq!(executed(&[&ask(9), &tolerant], vec![last()]), Ok(()));
     let earlier = from_kernel(&[refused(1, Errno::EBUSY)]);
     let error = executed(&[&ask(9), &tolerant], vec![earlier, last()]).unwrap_err();
-    assert_eq!(error, Error::new("ask 9", Errno::EBUSY));
+    assert_eq!(error, first_refused("ask 9", Errno::EBUSY));
 }
 
 /// An error number that nobody has named yet, and the one that can't be negated.
@@ -269,7 +274,7 @@ fn any_error_number_is_an_error() {
             out.raw(&[0; 16]);
         });
         let error = executed(&[&ask(7)], vec![Answer::Datagram(bytes)]).unwrap_err();
-        assert_eq!(error, Error::new("ask 7", Errno::UnknownErrno));
+        assert_eq!(error, first_refused("ask 7", Errno::UnknownErrno));
     }
 }
 
@@ -321,7 +326,7 @@ fn the_kernels_words_are_read_capped_or_not() {
         errno: Errno::ERANGE,
         kernel: Some("Attribute failed policy validation".to_owned()),
         attribute: Some(libc::IFLA_MTU),
-        request: 0,
+        request: Some(0),
     };
     for answer in [capped, uncapped] {
         let error = executed(&[&BadMtu], vec![Answer::Datagram(answer.0)]).unwrap_err();
@@ -335,7 +340,7 @@ fn an_offset_that_points_nowhere_names_no_attribute() {
         let refusal =
             Refusal { sequence: 1, errno: libc::EINVAL, words: None, offset: Some(offset) };
         let error = executed(&[&ask(7)], vec![from_kernel(&[refusal.bytes()])]).unwrap_err();
-        assert_eq!(error, Error::new("ask 7", Errno::EINVAL), "offset {offset}");
+        assert_eq!(error, first_refused("ask 7", Errno::EINVAL), "offset {offset}");
     }
 }
 
@@ -356,7 +361,7 @@ fn malformed_words_leave_the_error() {
     });
     for bytes in [bad_attribute, bad_echo, no_echo] {
         let error = executed(&[&ask(7)], vec![Answer::Datagram(bytes)]).unwrap_err();
-        assert_eq!(error, Error::new("ask 7", Errno::EINVAL));
+        assert_eq!(error, first_refused("ask 7", Errno::EINVAL));
     }
 }
 
@@ -426,7 +431,11 @@ fn an_overflow_of_the_receive_queue_is_an_error() {
 
     let answers = vec![from_kernel(&[refused(1, Errno::EBUSY)]), Answer::Fails(Errno::ENOBUFS)];
     let error = executed(&[&ask(1), &ask(2)], answers);
-    assert_eq!(error, Err(Error::new("ask 1", Errno::EBUSY)), "a refusal that arrived counts more");
+    assert_eq!(
+        error,
+        Err(first_refused("ask 1", Errno::EBUSY)),
+        "a refusal that arrived counts more"
+    );
 }
 
 #[test]
@@ -449,7 +458,7 @@ fn a_missing_answer_is_an_error() {
     // An error of another request is no acknowledgement of the last.
     let answers = vec![from_kernel(&[refused(1, Errno::EBUSY)])];
     let error = executed(&[&ask(7), &ask(8)], answers);
-    assert_eq!(error, Err(Error::new("ask 7", Errno::EBUSY)));
+    assert_eq!(error, Err(first_refused("ask 7", Errno::EBUSY)));
     // A dump without its end is incomplete.
     let unfinished = vec![from_kernel(&[object(1, Flags::empty(), 5)])];
     assert_eq!(dumped(vec![unfinished]), expected("ask 1").map(|()| vec![]));

@@ -3,29 +3,31 @@
 use nix::errno::Errno;
 
 use super::conf::Conf;
-use crate::cni::{Code, Error, Request};
+use crate::cni::{Code, Error};
 use crate::net::Mac;
 use crate::nl::link::{Change, Link, Target};
 use crate::nl::{Family, Socket, link};
+use crate::plugins::forwarding;
 use crate::plugins::undo::Undo;
-use crate::plugins::{forwarding, veth};
 use crate::sha256;
 use crate::trace;
 
 /// How often a bridge that vanishes in between is looked for.
-const ATTEMPTS: usize = 4;
+pub(super) const ATTEMPTS: usize = 4;
 
-/// Finds the bridge, or makes it, and sees to it that it is up.
+/// Finds the bridge, or makes it unless `before_making` has something against that, and sees to it that it
+/// is up.
 pub(super) fn ensure<'a>(
     host: &mut Socket,
-    request: &'a Request,
     conf: &'a Conf,
     undo: &mut Undo<'a>,
+    before_making: impl Fn() -> Result<(), Error>,
 ) -> Result<Link, Error> {
     let name = &conf.bridge;
     for _ in 0..ATTEMPTS {
         let Some(bridge) = link::get(host, Target::Name(name))? else {
-            make(host, request, conf, undo)?;
+            before_making()?;
+            make(host, conf, undo)?;
             continue;
         };
         if !bridge.is_bridge() {
@@ -48,18 +50,16 @@ pub(super) fn ensure<'a>(
         }
         return Ok(bridge);
     }
-    Err(Error::new(Code::TryAgainLater, format!("bridge {name:?} keeps vanishing")))
+    Err(keeps_vanishing(name))
+}
+
+/// Others make it and take it back again and again.
+pub(super) fn keeps_vanishing(name: &str) -> Error {
+    Error::new(Code::TryAgainLater, format!("bridge {name:?} keeps vanishing"))
 }
 
 /// Makes the bridge, down. That another process does so at the same time is no error.
-fn make<'a>(
-    host: &mut Socket,
-    request: &'a Request,
-    conf: &'a Conf,
-    undo: &mut Undo<'a>,
-) -> Result<(), Error> {
-    // A bridge is not made for an attachment that can't come about.
-    veth::refuse_if_interface_exists(request.netns()?, &request.env.ifname)?;
+fn make<'a>(host: &mut Socket, conf: &'a Conf, undo: &mut Undo<'a>) -> Result<(), Error> {
     let name = &conf.bridge;
     let bridge = link::NewBridge {
         name,

@@ -15,7 +15,7 @@ pub mod conf;
 mod device;
 mod gateway;
 
-use super::container::{Container, Ipv6};
+use super::container::{Container, Dad, Ipv6};
 use super::undo::Undo;
 use super::{attach, detach, forwarding, masquerade, spoof_check, veth};
 use crate::cni::error::Errors;
@@ -70,7 +70,10 @@ fn attach<'a>(
     }
     let gateways = if conf.is_gateway { gateway::addresses(&result) } else { Vec::new() };
 
-    let mut bridge = device::ensure(&mut host, request, conf, undo)?;
+    let mut bridge = device::ensure(&mut host, conf, undo, || {
+        // A bridge is not made for an attachment that can't come about.
+        veth::refuse_if_interface_exists(request.netns()?, &attachment.ifname)
+    })?;
     let mac = attach::container_mac(conf.mac, attachment, &result);
     let pair = veth::Pair {
         attachment,
@@ -83,22 +86,19 @@ fn attach<'a>(
 
     let ipv6 = conf.ipv6(&result);
     let mut container = Container::require(request.netns()?, &attachment.ifname, ipv6)?;
-    if !conf.leave_down {
+    // What the container asks of its neighbours of its own accord, for a router or whether an address is
+    // in use, is to reach them; else its end comes up first, which spares the kernel work.
+    let asks = result.ips.is_empty() || ipv6.dad == Dad::On;
+    if !asks && !conf.leave_down {
         container.configure(&result, ipv6.dad)?;
     }
-    let mut port = loop {
-        let error = match pair.connect(&mut host, bridge.index) {
-            Ok(port) => break port,
-            Err(error) => error,
-        };
-        // A first ADD that failed may have taken back the bridge that it had made.
-        if link::get(&mut host, Target::Index(bridge.index))?.is_some() {
-            return Err(Error::from(error).of(format_args!("bridge {:?}", conf.bridge)));
-        }
-        bridge = device::ensure(&mut host, request, conf, undo)?;
-    };
+    let mut port = connect(&pair, &mut host, conf, &mut bridge, undo)?;
     if !conf.leave_down {
         let name = port.name.clone();
+        if asks {
+            container.configure(&result, ipv6.dad)?;
+            port = read_port(&mut host, &name, &bridge)?;
+        }
         port = veth::await_carrier(port, || read_port(&mut host, &name, &bridge))?;
     }
 
@@ -156,6 +156,28 @@ fn add_rules(
         added?;
     }
     Ok(())
+}
+
+/// Makes the host's end a port of the bridge; of a new one if that has vanished meanwhile: a first ADD that
+/// fails takes back the bridge that it had made.
+fn connect<'a>(
+    pair: &veth::Pair<'a>,
+    host: &mut Socket,
+    conf: &'a Conf,
+    bridge: &mut Link,
+    undo: &mut Undo<'a>,
+) -> Result<Link, Error> {
+    for _ in 0..device::ATTEMPTS {
+        let error = match pair.connect(host, bridge.index) {
+            Ok(port) => return Ok(port),
+            Err(error) => error,
+        };
+        if link::get(host, Target::Index(bridge.index))?.is_some() {
+            return Err(Error::from(error).of(format_args!("bridge {:?}", conf.bridge)));
+        }
+        *bridge = device::ensure(host, conf, undo, || Ok(()))?;
+    }
+    Err(device::keeps_vanishing(&conf.bridge))
 }
 
 fn read_port(host: &mut Socket, name: &str, bridge: &Link) -> Result<Link, Error> {
