@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Call, Host, Pod, network};
+use crate::harness::{Call, Host, Pod, bridge_conf, ipv4, network};
 
 const PODS: usize = 64;
 const CALLERS: usize = 16;
@@ -162,6 +162,33 @@ fn a_failing_first_add_takes_no_gateway_from_one_that_succeeds() {
             pod.must_reach("fd20::1");
         }
     }
+}
+
+/// Who finds its bridge taken back, by a first ADD that failed, makes another.
+#[test]
+fn an_add_whose_bridge_vanishes_meanwhile_joins_a_new_one() {
+    let host = Host::new();
+    let (first, pod) = (host.pod("first"), host.pod("a"));
+    let conf = bridge_conf(&json!({"isGateway": true, "ipam": ipv4()}));
+    host.add(&conf, &first).ok();
+    host.del(&conf, &first).ok();
+    // Of the conversations the fourth joins the bridge: see docs/budget.md. It comes when the bridge is gone.
+    let trace = tempfile::NamedTempFile::new().unwrap();
+    let path = trace.path().to_str().unwrap();
+    let late = "inject=sendto:delay_enter=2000000:when=4";
+    let call = Call::new(&host, "ADD", &conf).of(&pod);
+    let child = call.under(&["strace", "-f", "-qq", "-o", path, "-e", late]).start();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while the_pod_is_empty(&pod) || pod.addresses("eth0").is_empty() {
+        assert!(Instant::now() < deadline, "the container's end is not configured");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let old = host.ip("link show br0")[0]["ifindex"].clone();
+    host.sh("ip link del br0");
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_ne!(host.ip("link show br0")[0]["ifindex"], old);
+    pod.must_reach("10.1.0.1");
 }
 
 /// How far a call gets before it is killed follows from a random delay, the same in every run.
