@@ -2,13 +2,14 @@
 //!
 //! [`wire`] is the format, [`request`] what can be asked, [`socket`] the conversation. Then one file
 //! per kernel object, with typed requests and what they are answered by: [`link`], [`addr`], [`route`],
-//! and [`nft`] for packet rules. [`pretty`] shows messages to people. Nothing in here knows of CNI.
+//! [`nft`] for packet rules, and [`nsid`]. [`pretty`] shows messages to people. Nothing in here knows of CNI.
 
 pub mod addr;
 pub mod error;
 pub mod link;
 pub mod monitor;
 pub mod nft;
+pub mod nsid;
 pub mod pretty;
 pub mod request;
 pub mod route;

@@ -2,11 +2,12 @@
 //! first, and that is in another container as a rule. Only a failed ADD looks for it.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use crate::cni::{Error, Request};
 use crate::nl::link::{self, Link, Target};
-use crate::nl::{Family, Socket};
+use crate::nl::{Family, Socket, nsid};
 use crate::sys::netns::Netns;
 
 /// The same error with the one that stands in the way, if it is known.
@@ -51,30 +52,52 @@ impl Search<'_> {
 
     /// The first link on the master that is the one.
     pub fn first(self, is_it: impl Fn(&mut Socket, &Link) -> bool) -> Option<String> {
-        let (request, master) = (self.request, self.master);
-        let find = |socket: &mut Socket, is_own: bool| {
-            let ours = |link: &Link| is_own && link.name == request.env.ifname;
-            let links = link::list(socket).unwrap_or_default();
-            let mut on_it = links.into_iter().filter(|link| link.peer == Some(master.index));
-            on_it.find(|link| !ours(link) && is_it(socket, link))
-        };
+        let Self { request, master, below } = self;
+        let home = Netns::of_socket(below.fd()).ok()?;
+        let lowest = lowest_of(master);
         let shown = |link: &Link, place: &str| {
             let kind = link.kind.as_deref().unwrap_or("link");
             let owner = link.alias.as_ref().map(|alias| format!(" ({alias})")).unwrap_or_default();
             format!("{kind} {:?}{place}{owner} is on master {:?}", link.name, master.name)
         };
-        // The master's namespace may be the container's.
-        if let Some(link) = find(self.below, true) {
+        let find = |socket: &mut Socket, netns: &Netns| {
+            let links = link::list(socket).unwrap_or_default();
+            // By the number of another namespace an index is another link's. The kernel gives numbers as
+            // it lists.
+            let is_home = home.is_same(netns);
+            let home_id = match is_home {
+                true => None,
+                false => Some(nsid::of(socket, home.as_fd()).ok()??),
+            };
+            // What the call has made itself, and would still take back.
+            let is_container = request.netns().is_ok_and(|container| container.is_same(netns));
+            let ours = |link: &Link| is_container && link.name == request.env.ifname;
+            let is_on_it = |link: &Link| link.peer == Some(lowest) && link.peer_netns == home_id;
+            let not_itself = |link: &Link| !is_home || link.index != master.index;
+            let mut others =
+                links.into_iter().filter(|link| is_on_it(link) && not_itself(link) && !ours(link));
+            others.find(|link| is_it(socket, link))
+        };
+        if let Some(link) = find(below, &home) {
             return Some(shown(&link, ""));
         }
         for path in siblings(Path::new(&request.env.netns)) {
             let Ok(netns) = Netns::open(&path) else { continue };
             let Ok(Ok(mut socket)) = netns.inside(|| Socket::open(Family::Route)) else { continue };
-            if let Some(link) = find(&mut socket, path == Path::new(&request.env.netns)) {
+            if let Some(link) = find(&mut socket, &netns) {
                 return Some(shown(&link, &format!(" in {}", path.display())));
             }
         }
         None
+    }
+}
+
+/// On top of a macvlan or ipvlan the kernel takes what that one is on.
+fn lowest_of(master: &Link) -> u32 {
+    let is_child = matches!(master.kind.as_deref(), Some("macvlan" | "ipvlan"));
+    match master.peer {
+        Some(below) if is_child && master.peer_netns.is_none() => below,
+        _ => master.index,
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -20,6 +20,8 @@ use crate::trace;
 const CURRENT: &str = "/proc/thread-self/ns/net";
 /// `NS_GET_NSTYPE` (linux/nsfs.h): `_IO(0xb7, 0x3)`.
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+/// `SIOCGSKNS` (linux/sockios.h).
+const SIOCGSKNS: libc::Ioctl = 0x894c;
 
 /// A network namespace, held open.
 #[derive(Debug)]
@@ -82,6 +84,17 @@ impl Netns {
         open_current().map(Self::of)
     }
 
+    /// Opens the namespace that a socket is of.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_ADMIN` there.
+    pub fn of_socket(socket: BorrowedFd<'_>) -> Result<Self, Errno> {
+        // SAFETY: this request takes no argument; of what is no socket it fails.
+        let fd = Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) })?;
+        // SAFETY: SIOCGSKNS has made the descriptor, and nobody else knows of it.
+        Ok(Self::of(unsafe { OwnedFd::from_raw_fd(fd) }.into()))
+    }
+
     /// Makes a namespace and keeps it at `path`, a file that is created; this thread stays where it is.
     ///
     /// # Errors
@@ -103,8 +116,13 @@ impl Netns {
     /// # Errors
     /// Those of stat(2): /proc is not mounted.
     pub fn is_current(&self) -> io::Result<bool> {
-        let (this, current) = (self.file.metadata()?, self.home()?.metadata()?);
-        Ok((this.dev(), this.ino()) == (current.dev(), current.ino()))
+        is_same(&self.file, self.home()?)
+    }
+
+    /// Whether both are the same namespace.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        is_same(&self.file, &other.file).unwrap_or(false)
     }
 
     /// Waits until no other process holds the namespace locked, and locks it until this is dropped.
@@ -151,6 +169,11 @@ impl Netns {
         let home = open_current()?;
         Ok(self.home.get_or_init(|| home))
     }
+}
+
+fn is_same(one: &File, other: &File) -> io::Result<bool> {
+    let (one, other) = (one.metadata()?, other.metadata()?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
 fn open_current() -> io::Result<File> {

@@ -182,6 +182,11 @@ fn netavark_1308_an_address_in_use_is_said_to_be_whose() {
     host.add(&conf, &a).ok();
     let words = ["EADDRINUSE", "macvlan \"eth0\" in /run/netns/a (plumb:net/a/eth0)", "up0"];
     fails_without_a_trace(&host, &conf, &b, 999, &words);
+    // On top of a macvlan it is a link on the same one below.
+    host.sh("ip link add link up0 name mv0 type macvlan mode bridge; ip link set mv0 up");
+    let stacked = self::conf(&json!({"mac": "02:00:00:00:00:01", "master": "mv0"}));
+    let words = ["EADDRINUSE", "macvlan \"eth0\" in /run/netns/a (plumb:net/a/eth0)", "mv0"];
+    fails_without_a_trace(&host, &stacked, &b, 999, &words);
     host.sh(
         "mkdir /run/elsewhere; touch /run/elsewhere/a; mount --bind /run/netns/a /run/elsewhere/a
              umount /run/netns/a; rm /run/netns/a",
@@ -192,6 +197,30 @@ fn netavark_1308_an_address_in_use_is_said_to_be_whose() {
     let masters = self::conf(&json!({"mac": mac}));
     let words = ["EADDRINUSE", "master \"up0\" itself has address", mac.as_str().unwrap()];
     fails_without_a_trace(&host, &masters, &b, 999, &words);
+}
+
+/// Of each namespace the links are counted anew.
+#[test]
+fn who_is_in_the_way_is_on_the_same_master_not_on_another_of_its_index() {
+    let host = Host::new();
+    let master = "ip link add m0 index 500 type veth peer name p0; ip link set m0 up";
+    host.sh(master);
+    let (a, aa, b) = (host.pod("a"), host.pod("aa"), host.pod("b"));
+    aa.sh(&format!(
+        "{master}
+             ip link add link m0 name other address 02:00:00:00:00:01 type macvlan mode bridge"
+    ));
+    let conf = conf(&json!({"mac": "02:00:00:00:00:01", "master": "m0"}));
+    host.add(&conf, &a).ok();
+    a.sh("ip link set eth0 name first");
+    let words = ["EADDRINUSE", "macvlan \"first\" in /run/netns/a (plumb:net/a/eth0)"];
+    fails_without_a_trace(&host, &conf, &b, 999, &words);
+    host.sh(
+        "mkdir /run/elsewhere; touch /run/elsewhere/a; mount --bind /run/netns/a /run/elsewhere/a
+             umount /run/netns/a; rm /run/netns/a",
+    );
+    let words = ["EADDRINUSE", "not kept beside \"/run/netns/b\"", "m0"];
+    fails_without_a_trace(&host, &conf, &b, 999, &words);
 }
 
 /// The kernel says no more than EBUSY.
