@@ -1,5 +1,8 @@
 //! Steps of ADD and of CHECK that interface plugins have in common, each with its way back.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -13,19 +16,52 @@ use crate::net::{Cidr, Mac, from_bits, to_bits};
 use crate::nl::link::Link;
 use crate::nl::{Socket, nft};
 use crate::sha256;
+use crate::sys::lock::{Kind, lock};
+use crate::trace;
 
 /// How long another call for the same container is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Of which a byte is locked for each container that a call is at work for.
+const QUEUE: &str = "/run/plumb.lock";
+
+/// Carries out the work of an ADD when it is its container's turn: all of it, or nothing.
+///
+/// # Errors
+/// Whatever keeps the attachment from being whole; then nothing of it is left.
+pub fn carry_out<'a>(
+    request: &'a Request,
+    work: impl FnOnce(&mut Undo<'a>) -> Result<CniResult, Error>,
+) -> Result<CniResult, Error> {
+    let _turn = queue(request)?;
+    let mut undo = Undo::new();
+    work(&mut undo).map_err(|error| undo.unwind(error))
+}
+
+/// The turn of a call, which ends when this is dropped.
+#[must_use]
+pub struct Turn {
+    _queue: Option<File>,
+}
 
 /// Has calls for one container follow each other: two for the same attachment at once, as of a runtime
 /// that tries again what it believes to have failed, would take each other's lease or link for their own.
 /// Without a namespace there is nothing to take.
 ///
+/// The lock is not the namespace's own, which a process in the container could hold against us; only where
+/// none but the container's owner may write, that has to do.
+///
 /// # Errors
-/// Code 11: another call takes too long; else those of flock(2).
-pub fn queue(request: &Request) -> Result<(), Error> {
-    let Ok(netns) = request.netns() else { return Ok(()) };
-    netns.lock(PATIENCE).map_err(|errno| {
+/// Code 11: another call takes too long; else those of fcntl(2) and flock(2).
+pub fn queue(request: &Request) -> Result<Turn, Error> {
+    let Ok(netns) = request.netns() else { return Ok(Turn { _queue: None }) };
+    let queue = open_queue().ok();
+    let number = netns.number().ok().and_then(|number| i64::try_from(number).ok());
+    let locked = match (&queue, number) {
+        (Some(queue), Some(number)) => lock(queue, Kind::Byte(number), PATIENCE),
+        _ => netns.lock(PATIENCE),
+    };
+    locked.map(|()| Turn { _queue: queue }).map_err(|errno| {
         let msg = format!("cannot lock network namespace {:?}", request.env.netns);
         if errno == Errno::EINTR {
             let patience = PATIENCE.as_secs();
@@ -34,6 +70,14 @@ pub fn queue(request: &Request) -> Result<(), Error> {
         }
         Error::new(Code::Internal, format!("{msg}: {errno:?}")).with_details(errno.desc())
     })
+}
+
+fn open_queue() -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).mode(0o600);
+    let queue = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(QUEUE);
+    trace::file("open", QUEUE, &queue);
+    queue
 }
 
 /// Leases the container's addresses; none in a network without address management.

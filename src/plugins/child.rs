@@ -168,11 +168,7 @@ pub fn add(request: &Request, conf: &Conf) -> Result<CniResult, Error> {
         _ => None,
     };
     conf.check_addresses(ipam.as_ref(), prev.as_ref())?;
-    attach::queue(request)?;
-
-    let mut undo = Undo::new();
-    let result = attach(request, conf, &attachment, ipam.as_ref(), prev, &mut undo);
-    result.map_err(|error| undo.unwind(error))
+    attach::carry_out(request, |undo| attach(request, conf, &attachment, ipam.as_ref(), prev, undo))
 }
 
 fn attach<'a>(

@@ -21,7 +21,7 @@ pub fn detach(
 ) -> Result<(), Error> {
     let label = request.attachment().label();
     let mut errors = Errors::default();
-    match attach::queue(request) {
+    let _turn = match attach::queue(request) {
         // What another call is about is not to be taken away under its hands.
         Err(error) if error.code == Code::TryAgainLater as u32 => return Err(error),
         other => errors.note(other),

@@ -16,13 +16,15 @@ use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 use nix::unistd::gettid;
 
-/// The two kinds of locks on a whole file.
+/// What is locked, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// flock(2): what the reference's host-local takes.
+    /// The whole file, by flock(2): what the reference's host-local takes.
     Flock,
-    /// An open file description lock of fcntl(2).
+    /// The whole file, by an open file description lock of fcntl(2).
     OpenFileDescription,
+    /// The byte at this offset only, be it there or not, by an open file description lock of fcntl(2).
+    Byte(i64),
 }
 
 /// Takes an exclusive lock on `file`, which holds until the file is closed.
@@ -77,18 +79,23 @@ fn acquire(file: &File, kind: Kind, wait: Wait) -> Result<(), Errno> {
             // SAFETY: flock(2) works on a descriptor alone, which is open.
             Errno::result(unsafe { libc::flock(file.as_raw_fd(), flags) }).map(drop)
         }
-        Kind::OpenFileDescription => {
+        Kind::OpenFileDescription | Kind::Byte(_) => {
+            let (start, length) = match kind {
+                Kind::Byte(offset) => (offset, 1),
+                // To the end, wherever that will be.
+                _ => (0, 0),
+            };
             #[expect(clippy::cast_possible_truncation, reason = "both are below 4")]
-            let whole = libc::flock {
+            let range = libc::flock {
                 l_type: libc::F_WRLCK as libc::c_short,
                 l_whence: libc::SEEK_SET as libc::c_short,
-                l_start: 0,
-                l_len: 0,
+                l_start: start,
+                l_len: length,
                 l_pid: 0,
             };
             let command = match wait {
-                Wait::No => FcntlArg::F_OFD_SETLK(&whole),
-                Wait::Yes => FcntlArg::F_OFD_SETLKW(&whole),
+                Wait::No => FcntlArg::F_OFD_SETLK(&range),
+                Wait::Yes => FcntlArg::F_OFD_SETLKW(&range),
             };
             fcntl(file.as_fd(), command).map(drop)
         }
@@ -157,7 +164,7 @@ mod tests {
     fn waiting_ends_when_patience_does_and_the_holder_is_known() {
         let path = tempfile::NamedTempFile::new().unwrap();
         let open = || File::options().read(true).write(true).open(path.path()).unwrap();
-        for kind in [Kind::Flock, Kind::OpenFileDescription] {
+        for kind in [Kind::Flock, Kind::OpenFileDescription, Kind::Byte(1 << 32)] {
             let (first, second) = (open(), open());
             lock(&first, kind, Duration::ZERO).unwrap();
             let began = Instant::now();
@@ -170,6 +177,16 @@ mod tests {
             drop(first);
             lock(&second, kind, Duration::from_millis(50)).unwrap();
         }
+    }
+
+    #[test]
+    fn who_locks_another_byte_does_not_wait() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let open = || File::options().read(true).write(true).open(path.path()).unwrap();
+        let (first, second) = (open(), open());
+        lock(&first, Kind::Byte(5), Duration::ZERO).unwrap();
+        lock(&second, Kind::Byte(4), Duration::ZERO).unwrap();
+        lock(&second, Kind::Byte(6), Duration::ZERO).unwrap();
     }
 
     /// As a runtime may leave it that waits for signals with sigwaitinfo(2) or signalfd(2).

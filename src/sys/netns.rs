@@ -30,7 +30,11 @@ pub struct Netns {
     /// The namespace that the thread was in when that was first asked: to look it up takes the kernel
     /// longer than to enter another.
     home: OnceCell<File>,
+    id: OnceCell<Id>,
 }
+
+/// Device and inode of a namespace, by which it is told from others.
+type Id = (u64, u64);
 
 /// Why a path does not lead to a network namespace.
 #[derive(Debug)]
@@ -116,16 +120,25 @@ impl Netns {
     /// # Errors
     /// Those of stat(2): /proc is not mounted.
     pub fn is_current(&self) -> io::Result<bool> {
-        is_same(&self.file, self.home()?)
+        Ok(self.id()? == id(self.home()?)?)
     }
 
     /// Whether both are the same namespace.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        is_same(&self.file, &other.file).unwrap_or(false)
+        matches!((self.id(), other.id()), (Ok(this), Ok(other)) if this == other)
     }
 
-    /// Waits until no other process holds the namespace locked, and locks it until this is dropped.
+    /// The number by which no other namespace of this kernel is known (`lsns`), as long as this one is.
+    ///
+    /// # Errors
+    /// Those of stat(2).
+    pub fn number(&self) -> io::Result<u64> {
+        self.id().map(|(_, inode)| inode)
+    }
+
+    /// Waits until no other process holds the namespace locked, and locks it until this is dropped. Who is
+    /// in the namespace can lock it too.
     ///
     /// # Errors
     /// `EINTR` if `patience` ends first; otherwise those of flock(2).
@@ -158,7 +171,15 @@ impl Netns {
     }
 
     fn of(file: File) -> Self {
-        Self { file, home: OnceCell::new() }
+        Self { file, home: OnceCell::new(), id: OnceCell::new() }
+    }
+
+    fn id(&self) -> io::Result<Id> {
+        if let Some(id) = self.id.get() {
+            return Ok(*id);
+        }
+        let id = id(&self.file)?;
+        Ok(*self.id.get_or_init(|| id))
     }
 
     /// The namespace that this thread is in whenever it is not [`inside`](Self::inside) another.
@@ -171,9 +192,9 @@ impl Netns {
     }
 }
 
-fn is_same(one: &File, other: &File) -> io::Result<bool> {
-    let (one, other) = (one.metadata()?, other.metadata()?);
-    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+fn id(file: &File) -> io::Result<Id> {
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 fn open_current() -> io::Result<File> {

@@ -259,7 +259,7 @@ pub fn a_del_that_fails_is_made_up_for_by_the_next(conf: &Value) {
     let others = host.add(conf, &other).ok();
     let before = host.snapshot();
     let call = Call::new(&host, "DEL", conf).of(&pod);
-    for syscall in ["socket", "sendto", "recvmsg", "setns", "openat", "ioctl", "flock", "unlinkat"]
+    for syscall in ["socket", "sendto", "recvmsg", "setns", "openat", "ioctl", "fcntl", "unlinkat"]
     {
         walk(syscall, |n| {
             host.add(conf, &pod).ok();

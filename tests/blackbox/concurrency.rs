@@ -1,6 +1,8 @@
 //! Many at once, and killed at any moment.
 
 use std::collections::BTreeSet;
+use std::io::Read;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -108,6 +110,10 @@ fn of_two_adds_of_one_attachment_at_once_one_wins_and_keeps_its_lease() {
     let pods = host.pods(2);
     let (pod, other) = (&pods[0], &pods[1]);
     for round in 0..20 {
+        if round == 15 {
+            // As where another user's processes may not write: the namespace itself is locked then.
+            host.sh("rm /run/plumb.lock; mount -o remount,ro /run");
+        }
         let calls = [(); 2].map(|()| Call::new(&host, "ADD", conf).of(pod));
         let children = calls.map(|call| call.start());
         let outcomes = children.map(|child| child.wait_with_output().unwrap());
@@ -189,6 +195,26 @@ fn an_add_whose_bridge_vanishes_meanwhile_joins_a_new_one() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     assert_ne!(host.ip("link show br0")[0]["ifindex"], old);
     pod.must_reach("10.1.0.1");
+}
+
+/// Whoever is in the container can lock its namespace, and never let go.
+#[test]
+fn a_container_keeps_no_call_waiting() {
+    let host = Host::new();
+    let pod = host.pod("a");
+    let conf = bridge_conf(&json!({}));
+    let mut holder = pod.command("flock");
+    holder.args(["/proc/self/ns/net", "-c", "echo held; exec cat"]);
+    let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut word = [0; 5];
+    holder.stdout.as_mut().unwrap().read_exact(&mut word).unwrap();
+    let began = Instant::now();
+    host.add(&conf, &pod).ok();
+    host.del(&conf, &pod).ok();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(host.run("stat", &["-c", "%a %u %s", "/run/plumb.lock"]), "600 0 0\n");
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
 }
 
 /// How far a call gets before it is killed follows from a random delay, the same in every run.

@@ -521,7 +521,7 @@ fn a_del_goes_on_whatever_fails_and_a_second_one_leaves_nothing() {
 
 #[test]
 fn a_del_of_ptp_goes_on_whatever_fails_and_a_second_one_leaves_nothing() {
-    let syscalls = ["socket", "sendto", "recvmsg", "openat", "read", "flock", "unlinkat"];
+    let syscalls = ["socket", "sendto", "recvmsg", "openat", "read", "fcntl", "unlinkat"];
     del_under_failures(&routed(), &syscalls, "");
 }
 
