@@ -209,7 +209,7 @@ fn errno_of(why: &io::Error) -> Errno {
     Errno::from_raw(why.raw_os_error().unwrap_or_default())
 }
 
-/// The name by which the program calls itself to do [`make_for_parent`]. No file can have it.
+/// The name by which the program calls itself to do [`make_for_parent`]. It is no plugin's and no command's.
 pub const MAKER: &str = "plumb: make a tap";
 /// What it is told first.
 const ONE_QUEUE: &str = "one queue";
