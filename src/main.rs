@@ -2,8 +2,11 @@
 #![no_main]
 
 use std::ffi::{CStr, c_char, c_int};
+use std::io;
+use std::os::fd::AsFd;
 
 use plumb::cni::frame;
+use plumb::plugins::tap;
 use plumb::{cli, plugins, trace};
 
 /// The C library calls this, not Rust's runtime, which would set up what a plugin has no use for: a
@@ -32,6 +35,9 @@ pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int 
         Some(plugin) => {
             trace::begin_if_asked();
             frame::run(plugin)
+        }
+        None if called == tap::MAKER => {
+            tap::make_for_parent(io::stdin().as_fd(), argument(1), argument(2))
         }
         None if frame::is_called() && argc < 2 => frame::refuse(called, &plugins::ALL),
         None => cli::run(),

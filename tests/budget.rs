@@ -174,7 +174,7 @@ fn of_type(plugin: &str, keys: &Value) -> Value {
 }
 
 /// The networks whose operations are measured.
-fn networks() -> [(&'static str, Value); 11] {
+fn networks() -> [(&'static str, Value); 12] {
     let host_local = json!({
         "cniVersion": "1.1.0", "name": "net", "type": "host-local", "ipam": ipv4(),
     });
@@ -206,6 +206,7 @@ fn networks() -> [(&'static str, Value); 11] {
         ),
         ("macvlan, layer 2", of_type("macvlan", &json!({"master": "up0"}))),
         ("macvlan with host-local", of_type("macvlan", &json!({"master": "up0", "ipam": ipv4()}))),
+        ("tap with host-local", of_type("tap", &json!({"ipam": ipv4()}))),
         ("loopback", of_type("loopback", &json!({}))),
     ]
 }

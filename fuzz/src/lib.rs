@@ -12,7 +12,7 @@ use plumb::nl::Socket;
 use plumb::nl::link::Child;
 use plumb::nl::socket::{Channel, Datagram};
 use plumb::plugins::child::Conf;
-use plumb::plugins::{bridge, dummy, ipvlan, loopback, macvlan, ptp, vlan};
+use plumb::plugins::{bridge, dummy, ipvlan, loopback, macvlan, ptp, tap, vlan};
 
 /// The verbs that have a configuration.
 pub const VERBS: [Command; 5] =
@@ -69,6 +69,13 @@ pub fn read(plugin: &Plugin, request: &Request) -> Result<(), Error> {
         assert!(!matches!(conf.child, Child::Vlan(id) if id > 4094));
         let name = conf.master.as_ref().and_then(|master| master.name.as_deref());
         assert!(name.is_none_or(|name| plumb::cni::conf::interface_name_fault(name).is_none()));
+    } else if plugin.name == tap::PLUGIN.name {
+        let conf = tap::read(request)?;
+        assert!(conf.mtu.is_none_or(|mtu| (68..=65521).contains(&mtu)));
+        assert!(conf.mac.is_none_or(|mac| mac.is_assignable()));
+        let name = conf.bridge.as_deref();
+        assert!(name.is_none_or(|name| plumb::cni::conf::interface_name_fault(name).is_none()));
+        assert!(conf.context.is_none_or(|text| text.len() < 4096 && !text.contains(['\0', '\n'])));
     } else if plugin.name == bridge::PLUGIN.name {
         let conf = bridge::conf::Conf::read(request)?;
         assert_eq!(plumb::cni::conf::interface_name_fault(&conf.bridge), None);

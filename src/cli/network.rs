@@ -254,7 +254,7 @@ impl Network {
     /// Whether its interfaces have nothing behind them.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
-        self.plugins.iter().any(|plugin| plugin.name == "dummy")
+        self.plugins.iter().any(|plugin| matches!(&*plugin.name, "dummy" | "tap"))
     }
 
     /// What `plugin` gets on standard input, with what the call adds to its configuration.

@@ -22,13 +22,14 @@ use crate::plugins::{masquerade, spoof_check};
 use crate::sys::netns::Netns;
 
 /// The network that is tried for each plugin; the first also if none is given.
-const EXAMPLES: [(&str, &str); 9] = [
+const EXAMPLES: [(&str, &str); 10] = [
     ("bridge", include_str!("../../examples/dual-stack.conflist")),
     ("ptp", include_str!("../../examples/ptp-dual-stack.conflist")),
     ("macvlan", include_str!("../../examples/macvlan.conf")),
     ("ipvlan", include_str!("../../examples/ipvlan.conf")),
     ("vlan", include_str!("../../examples/vlan.conflist")),
     ("dummy", include_str!("../../examples/dummy.conflist")),
+    ("tap", include_str!("../../examples/tap.conf")),
     ("loopback", include_str!("../../examples/loopback.conflist")),
     ("host-local", include_str!("../../examples/dual-stack.conflist")),
     ("static", include_str!("../../examples/static.conflist")),

@@ -12,6 +12,7 @@ use super::request::{Query, Request};
 use super::socket::{Channel, Socket};
 use super::wire::{Attributes, Encoder, Flags, Malformed, Message};
 use crate::net::Mac;
+use crate::sys::ifreq;
 
 pub use child::{Child, IpvlanMode, MacvlanMode, NewChild, probe};
 
@@ -39,6 +40,10 @@ const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
 const IFLA_INET6_CONF: u16 = 2;
 /// `DEVCONF_ACCEPT_RA` (linux/ipv6.h) as a part of that array.
 const ACCEPT_RA: std::ops::Range<usize> = 12..16;
+/// `IFLA_TUN_TYPE` (linux/if_link.h): [`TYPE_TAP`], or that of a link without Ethernet.
+const IFLA_TUN_TYPE: u16 = 3;
+/// `IFF_TAP` (linux/if_tun.h)
+const TYPE_TAP: u32 = libc::IFF_TAP.cast_unsigned();
 /// `IF_OPER_UP` (linux/if.h, RFC 2863).
 const IF_OPER_UP: u8 = 6;
 /// The longest alias: `IFALIASZ` (linux/if.h) less the terminating NUL.
@@ -119,7 +124,8 @@ pub struct Link {
     pub peer_netns: Option<i32>,
     /// There is a carrier: what is sent may reach somebody.
     pub carrier: bool,
-    /// Of a macvlan, ipvlan or vlan: `IFLA_MACVLAN_MODE`, `IFLA_IPVLAN_MODE` or `IFLA_VLAN_ID`.
+    /// Of a macvlan, ipvlan, vlan or tun: `IFLA_MACVLAN_MODE`, `IFLA_IPVLAN_MODE`, `IFLA_VLAN_ID` or
+    /// `IFLA_TUN_TYPE`.
     pub variant: Option<u32>,
     /// `IFLA_IFALIAS`.
     pub alias: Option<String>,
@@ -251,6 +257,9 @@ impl Link {
                             | (Some("vlan"), child::IFLA_VLAN_ID) => {
                                 self.variant = Some(option.u16()?.into());
                             }
+                            (Some("tun"), IFLA_TUN_TYPE) => {
+                                self.variant = Some(option.u8()?.into());
+                            }
                             _ => {}
                         }
                     }
@@ -279,6 +288,12 @@ impl Link {
     #[must_use]
     pub fn is_bridge(&self) -> bool {
         self.kind.as_deref() == Some("bridge")
+    }
+
+    /// Whether this is a tap. Kernels before 4.17 don't tell a tap from a tun.
+    #[must_use]
+    pub fn is_tap(&self) -> bool {
+        self.kind.as_deref() == Some("tun") && self.variant.is_none_or(|kind| kind == TYPE_TAP)
     }
 
     /// Whether this is one end of a veth pair.
@@ -364,12 +379,7 @@ pub fn list<C: Channel>(socket: &mut Socket<C>) -> Result<Vec<Link>, Error> {
 /// # Errors
 /// The kernel's refusal.
 pub fn index_of(socket: &Socket, name: &str) -> Result<Option<u32>, Error> {
-    // SAFETY: `ifreq` is plain data, for which all zeros is a valid value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    let length = name.len().min(libc::IFNAMSIZ - 1);
-    for (to, from) in request.ifr_name.iter_mut().zip(name.as_bytes().iter().take(length)) {
-        *to = from.cast_signed();
-    }
+    let mut request = ifreq::about(name);
     // SAFETY: the request is an `ifreq` (netdevice(7)) that outlives the call.
     let result =
         unsafe { libc::ioctl(socket.fd().as_raw_fd(), libc::SIOCGIFINDEX, &raw mut request) };
@@ -510,6 +520,8 @@ pub struct Change<'a> {
     pub master: Option<u32>,
     /// Its address. A bridge that was given one keeps it, be it the one that it had.
     pub mac: Option<Mac>,
+    /// Its MTU.
+    pub mtu: Option<u32>,
     /// Its alias, at most [`ALIAS_MAX`] bytes.
     pub alias: Option<&'a str>,
     /// Settings of a bridge's port.
@@ -529,12 +541,13 @@ pub struct Set<'a> {
 
 impl fmt::Display for Set<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Change { up, promiscuous, master, mac, alias, port, arp_notify } = self.change;
+        let Change { up, promiscuous, master, mac, mtu, alias, port, arp_notify } = self.change;
         let parts = [
             (up, "up"),
             (promiscuous, "promiscuous"),
             (master.is_some(), "master"),
             (mac.is_some(), "address"),
+            (mtu.is_some(), "mtu"),
             (alias.is_some(), "alias"),
             (port.is_some(), "bridge port flags"),
             (arp_notify, "arp_notify"),
@@ -564,6 +577,9 @@ impl Request for Set<'_> {
         }
         if let Some(mac) = change.mac {
             out.put(libc::IFLA_ADDRESS, &mac);
+        }
+        if let Some(mtu) = change.mtu {
+            out.put(libc::IFLA_MTU, &mtu);
         }
         if let Some(alias) = change.alias {
             out.put(libc::IFLA_IFALIAS, alias.as_bytes());

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::container::{Container, Ipv6};
 use super::undo::Undo;
 use super::{masquerade, veth};
-use crate::cni::result::{CniResult, Interface};
+use crate::cni::result::{CniResult, Dns, Interface};
 use crate::cni::{Attachment, Code, Error, Request};
 use crate::ipam::{self, Ipam};
 use crate::net::{Cidr, Mac, from_bits, to_bits};
@@ -201,6 +202,51 @@ pub fn of_container<'r>(
     let mut own = prev.clone();
     own.ips.retain(|ip| ip.interface.is_none_or(is_its));
     Ok((interface, own))
+}
+
+/// Makes address management's result that of the plugin: the container's interface, as it is now, has the
+/// addresses, and `dns` replaces what address management knows of name resolution.
+pub fn complete(result: &mut CniResult, request: &Request, link: &Link, dns: &Dns) {
+    let mac = link.mac.unwrap_or_default();
+    result.interfaces = vec![container_interface(request, link, mac)];
+    for ip in &mut result.ips {
+        ip.interface = Some(0);
+    }
+    if !dns.is_empty() {
+        result.dns = dns.clone();
+    }
+}
+
+/// Sees whether the container's interface is as ADD has returned it and left it: it has its addresses and
+/// routes, is what `check_kind` expects, has its link-layer address and is up.
+///
+/// # Errors
+/// What is not so.
+pub fn check_inside<'r>(
+    request: &'r Request,
+    ipam: Option<&Ipam<'_>>,
+    prev: &CniResult,
+    check_kind: impl FnOnce(&Link) -> Result<(), Error>,
+) -> Result<(Container<'r>, Link), Error> {
+    if let Some(ipam) = ipam {
+        ipam.check(prev)?;
+    }
+    let ifname = &request.env.ifname;
+    let (returned, expected) = of_container(prev, ifname)?;
+    let mut container = Container::require(request.netns()?, ifname, Ipv6::DEFAULT)?;
+    let link = container.check(&expected)?;
+    check_kind(&link)?;
+    check_mac(&link, Some(returned))?;
+    if !link.up {
+        return Err(fault(&link, "is down"));
+    }
+    Ok((container, link))
+}
+
+/// What CHECK has found of the container's interface.
+#[must_use]
+pub fn fault(link: &Link, what: impl std::fmt::Display) -> Error {
+    Error::new(Code::Internal, format!("container interface {:?} {what}", link.name))
 }
 
 /// Sees whether a link has the address that ADD returned, if it returned one.

@@ -211,14 +211,7 @@ fn attach<'a>(
     let link = container.link()?;
     container.await_addresses(&result)?;
 
-    let mac = link.mac.unwrap_or_default();
-    result.interfaces = vec![attach::container_interface(request, &link, mac)];
-    for ip in &mut result.ips {
-        ip.interface = Some(0);
-    }
-    if !conf.dns.is_empty() {
-        result.dns = conf.dns.clone();
-    }
+    attach::complete(&mut result, request, &link, &conf.dns);
     Ok(result)
 }
 
@@ -351,19 +344,8 @@ pub fn del(request: &Request, kind: &str) -> Result<(), Error> {
     detach::detach(request, || delete(request, kind))
 }
 
-/// Deletes the attachment's link, and says whether there was one: a link of its name and this kind that does
-/// not say that it is another's. The reference's plugin gives it no label.
 fn delete(request: &Request, kind: &str) -> Result<bool, Error> {
-    let Some(netns) = request.netns_if_any()? else { return Ok(false) };
-    let attachment = request.attachment();
-    let container = Container::enter(netns, &attachment.ifname, Ipv6::DEFAULT)?;
-    let Some(mut container) = container else { return Ok(false) };
-    let Some(link) = container.find()? else { return Ok(false) };
-    let of_another = link.alias.as_deref().and_then(Attachment::from_label);
-    if link.kind.as_deref() != Some(kind) || of_another.is_some_and(|other| other != attachment) {
-        return Ok(false);
-    }
-    container.delete().map(|()| true)
+    detach::delete_inside(request, |link| link.kind.as_deref() == Some(kind))
 }
 
 /// CHECK
@@ -373,33 +355,18 @@ fn delete(request: &Request, kind: &str) -> Result<bool, Error> {
 pub fn check(request: &Request, conf: &Conf) -> Result<(), Error> {
     request.netns()?;
     let prev = request.conf.required_prev_result()?;
-    let attachment = request.attachment();
     let ipam = Ipam::of(request)?;
     conf.check_addresses(ipam.as_ref(), Some(&prev))?;
-    if let Some(ipam) = &ipam {
-        ipam.check(&prev)?;
-    }
-    let (returned, expected) = attach::of_container(&prev, &attachment.ifname)?;
-
-    let mut container = Container::require(request.netns()?, &attachment.ifname, Ipv6::DEFAULT)?;
-    let link = container.check(&expected)?;
-    check_kind(conf, &link)?;
-    attach::check_mac(&link, Some(returned))?;
-    if !link.up {
-        return Err(fault(&link, "is down"));
-    }
+    let check_kind = |link: &Link| check_kind(conf, link);
+    let (_, link) = attach::check_inside(request, ipam.as_ref(), &prev, check_kind)?;
     check_master(request, conf, &link)
-}
-
-fn fault(link: &Link, what: impl std::fmt::Display) -> Error {
-    Error::new(Code::Internal, format!("container interface {:?} {what}", link.name))
 }
 
 fn check_kind(conf: &Conf, link: &Link) -> Result<(), Error> {
     let expected = conf.child.kind();
     let found = link.kind.as_deref().unwrap_or("physical device");
     if found != expected {
-        return Err(fault(link, format_args!("is a {found}, not a {expected}")));
+        return Err(attach::fault(link, format_args!("is a {found}, not a {expected}")));
     }
     if link.variant == conf.child.variant() {
         return Ok(());
@@ -407,7 +374,7 @@ fn check_kind(conf: &Conf, link: &Link) -> Result<(), Error> {
     let what = if matches!(conf.child, Child::Vlan(_)) { "number" } else { "mode" };
     let shown = |variant: Option<u32>| variant.map_or("none".to_owned(), |v| v.to_string());
     let (found, expected) = (shown(link.variant), shown(conf.child.variant()));
-    Err(fault(link, format_args!("has {what} {found}, not {expected}")))
+    Err(attach::fault(link, format_args!("has {what} {found}, not {expected}")))
 }
 
 /// Sees whether the link is on the master that the configuration names. Where the default route leads may
@@ -423,7 +390,7 @@ fn check_master(request: &Request, conf: &Conf, link: &Link) -> Result<(), Error
         return Ok(());
     }
     let (name, place) = (&found.name, master.place());
-    Err(fault(link, format_args!("is not on master {name:?} {place}")))
+    Err(attach::fault(link, format_args!("is not on master {name:?} {place}")))
 }
 
 /// STATUS: sees whether an ADD would find what it needs.

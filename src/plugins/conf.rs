@@ -52,11 +52,19 @@ pub fn own_mac(object: &Node<'_>) -> Result<Option<Mac>, Error> {
 /// # Errors
 /// It is no integer, or out of bounds.
 pub fn mtu(root: &Node<'_>) -> Result<Option<u32>, Error> {
-    let mtu = root.number("mtu", 0..=65535)?.filter(|mtu| *mtu != 0);
+    mtu_up_to(root, 65535)
+}
+
+/// `mtu` of a link that takes one of at most `max`.
+///
+/// # Errors
+/// As of [`mtu`].
+pub fn mtu_up_to(root: &Node<'_>, max: u32) -> Result<Option<u32>, Error> {
+    let mtu = root.number("mtu", 0..=max)?.filter(|mtu| *mtu != 0);
     if mtu.is_some_and(|mtu| mtu < 68) {
         return Err(root.get("mtu")?.map_or_else(
             || root.invalid("an MTU"),
-            |node| node.invalid("0 for the kernel's default, or 68 to 65535"),
+            |node| node.invalid(&format!("0 for the kernel's default, or 68 to {max}")),
         ));
     }
     Ok(mtu)

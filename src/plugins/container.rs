@@ -92,9 +92,34 @@ impl<'a> Container<'a> {
     /// # Errors
     /// The namespace can't be entered, or a setting not be written.
     pub fn enter(netns: &'a Netns, ifname: &'a str, ipv6: Ipv6) -> Result<Option<Self>, Error> {
+        let (container, ()) = Self::enter_after(netns, ifname, ipv6, |_| Ok(()))?;
+        Ok(container)
+    }
+
+    /// Enters the container, has `make` make the link there, and finds it.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter); those of `make`.
+    pub fn make<T>(
+        netns: &'a Netns,
+        ifname: &'a str,
+        ipv6: Ipv6,
+        make: impl FnOnce(&mut Socket) -> Result<T, Error>,
+    ) -> Result<(Self, T), Error> {
+        let (container, made) = Self::enter_after(netns, ifname, ipv6, make)?;
+        Ok((container.ok_or_else(|| vanished(ifname))?, made))
+    }
+
+    fn enter_after<T>(
+        netns: &'a Netns,
+        ifname: &'a str,
+        ipv6: Ipv6,
+        first: impl FnOnce(&mut Socket) -> Result<T, Error>,
+    ) -> Result<(Option<Self>, T), Error> {
         let inside = netns.inside(|| {
-            let socket = Socket::open(Family::Route)?;
-            let Some(index) = link::index_of(&socket, ifname)? else { return Ok(None) };
+            let mut socket = Socket::open(Family::Route)?;
+            let done = first(&mut socket)?;
+            let Some(index) = link::index_of(&socket, ifname)? else { return Ok((None, done)) };
             set_ipv6(ifname, ipv6)?;
             if ipv6.keep_addresses {
                 // The container reaches itself over the loopback interface.
@@ -102,7 +127,8 @@ impl<'a> Container<'a> {
             }
             let waits = matches!(ipv6.dad, Dad::On | Dad::Awaited);
             let monitor = waits.then(|| Monitor::open(Changes::Ipv6Addresses)).transpose()?;
-            Ok::<_, Error>(Some(Self { netns, socket, monitor, ifname, index, own_routes: None }))
+            let container = Self { netns, socket, monitor, ifname, index, own_routes: None };
+            Ok::<_, Error>((Some(container), done))
         });
         inside.map_err(|why| setting_error("enter the container's network namespace", &why))?
     }
@@ -112,9 +138,7 @@ impl<'a> Container<'a> {
     /// # Errors
     /// As [`enter`](Self::enter); there is none.
     pub fn require(netns: &'a Netns, ifname: &'a str, ipv6: Ipv6) -> Result<Self, Error> {
-        Self::enter(netns, ifname, ipv6)?.ok_or_else(|| {
-            Error::new(Code::Internal, format!("container interface {ifname:?} has vanished"))
-        })
+        Self::enter(netns, ifname, ipv6)?.ok_or_else(|| vanished(ifname))
     }
 
     /// Has the link get these routes, made for its index, before the result's, in the place of the kernel's
@@ -192,6 +216,14 @@ impl<'a> Container<'a> {
     #[must_use]
     pub fn refused(&self, refusal: nl::Error) -> Error {
         Error::from(refusal).of(format_args!("container interface {:?}", self.ifname))
+    }
+
+    /// Reads another link of the container; `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn find_other(&mut self, name: &str) -> Result<Option<link::Link>, Error> {
+        Ok(link::get(&mut self.socket, link::Target::Name(name))?)
     }
 
     /// Reads the link; `None` if it has gone.
@@ -323,6 +355,10 @@ impl<'a> Container<'a> {
         let written = self.netns.inside(|| enable_ipv6(self.ifname));
         written.map_err(|why| setting_error("enter the container's network namespace", &why))?
     }
+}
+
+fn vanished(ifname: &str) -> Error {
+    Error::new(Code::Internal, format!("container interface {ifname:?} has vanished"))
 }
 
 /// The next hop of a route: its own, or the first gateway of its family.

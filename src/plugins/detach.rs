@@ -2,11 +2,13 @@
 
 use std::collections::HashSet;
 
+use super::container::{Container, Ipv6};
 use super::{attach, masquerade, spoof_check, veth};
 use crate::cni::error::Errors;
 use crate::cni::{Attachment, Code, Error, Request};
 use crate::ipam::Ipam;
 use crate::net::Cidr;
+use crate::nl::link::Link;
 use crate::nl::{Family, Socket, link, nft};
 
 /// Detaches a container: ends its masquerading, deletes its link by `delete_link`, which says whether
@@ -62,6 +64,28 @@ pub fn detach(
         errors.note(ipam.del());
     }
     errors.into_result()
+}
+
+/// Deletes the attachment's link in the container, and says whether there was one: a link of its name that
+/// the plugin could have made and that does not say that it is another's. The reference's plugins give it no
+/// label.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn delete_inside(
+    request: &Request,
+    could_be_ours: impl FnOnce(&Link) -> bool,
+) -> Result<bool, Error> {
+    let Some(netns) = request.netns_if_any()? else { return Ok(false) };
+    let attachment = request.attachment();
+    let container = Container::enter(netns, &attachment.ifname, Ipv6::DEFAULT)?;
+    let Some(mut container) = container else { return Ok(false) };
+    let Some(link) = container.find()? else { return Ok(false) };
+    let of_another = link.alias.as_deref().and_then(Attachment::from_label);
+    if !could_be_ours(&link) || of_another.is_some_and(|other| other != attachment) {
+        return Ok(false);
+    }
+    container.delete().map(|()| true)
 }
 
 /// All addresses that the attachment is known to have: those that it holds, and those that ADD returned.

@@ -3,7 +3,7 @@
 //! An interface plugin reads from top to bottom: what it is configured with, ADD, DEL, CHECK, GC,
 //! STATUS. What it has in common with others: [`conf`], keys; [`attach`], steps of ADD and CHECK;
 //! [`detach`], DEL and GC; [`veth`], the pair that reaches from the host into a container; [`child`], a
-//! link that is born there, and [`rival`], what keeps it from that; [`container`], the container's side
+//! link that is born there by netlink, and [`rival`], what keeps it from that; [`container`], the container's side
 //! of any link; [`forwarding`]; [`masquerade`] and [`spoof_check`], packet rules; [`undo`], the way back
 //! of a failed ADD.
 
@@ -22,6 +22,7 @@ pub mod masquerade;
 pub mod ptp;
 pub mod rival;
 pub mod spoof_check;
+pub mod tap;
 pub mod undo;
 pub mod veth;
 pub mod vlan;
@@ -35,13 +36,14 @@ use crate::ipam;
 use crate::nl;
 
 /// All plugins, by name.
-pub const ALL: [&Plugin; 9] = [
+pub const ALL: [&Plugin; 10] = [
     &bridge::PLUGIN,
     &ptp::PLUGIN,
     &macvlan::PLUGIN,
     &ipvlan::PLUGIN,
     &vlan::PLUGIN,
     &dummy::PLUGIN,
+    &tap::PLUGIN,
     &loopback::PLUGIN,
     &ipam::host_local::PLUGIN,
     &ipam::static_ipam::PLUGIN,
@@ -74,6 +76,11 @@ fn setting_error(what: impl std::fmt::Display, why: &io::Error) -> Error {
         return Error::new(Code::Internal, format!("cannot {what}: {why}"));
     };
     let hint = if matches!(errno, Errno::EPERM | Errno::EACCES) { PRIVILEGE } else { "" };
+    refusal(what, errno, hint)
+}
+
+/// A refusal that is no netlink matter.
+fn refusal(what: impl std::fmt::Display, errno: Errno, hint: &str) -> Error {
     Error::new(Code::Internal, format!("cannot {what}: {errno:?}{hint}"))
         .with_details(format!("{errno:?} ({})", errno.desc()))
 }

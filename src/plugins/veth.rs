@@ -168,13 +168,19 @@ pub fn disable_ipv6(link: &str) {
 /// # Errors
 /// It has one.
 pub fn refuse_if_interface_exists(netns: &Netns, ifname: &str) -> Result<(), Error> {
-    if Container::enter(netns, ifname, Ipv6::DEFAULT)?.is_none() {
-        return Ok(());
+    match Container::enter(netns, ifname, Ipv6::DEFAULT)? {
+        None => Ok(()),
+        Some(_) => Err(interface_exists(ifname)),
     }
+}
+
+/// The container has an interface of this name already.
+#[must_use]
+pub fn interface_exists(ifname: &str) -> Error {
     let msg = format!(
         "container interface {ifname:?} already exists; DEL of its attachment would remove it"
     );
-    Err(Error::new(Code::Internal, msg).with_details("EEXIST"))
+    Error::new(Code::Internal, msg).with_details("EEXIST")
 }
 
 /// Sees whether a link is the host's end of a pair with this MTU, if one is asked for. The container's end

@@ -1,5 +1,5 @@
-//! What holds for every plugin whose link is born in the container: macvlan, ipvlan, vlan, dummy. Their own
-//! files say for which configuration, and whether this kernel must have the kind of link.
+//! What holds for every plugin whose link is born in the container: macvlan, ipvlan, vlan, dummy, tap. Their
+//! own files say for which configuration, and whether this kernel must have the kind of link.
 
 use serde_json::{Value, json};
 
@@ -174,7 +174,8 @@ pub fn is_born_under_its_final_name(conf: &Value) {
         assert_eq!(moves, creates && !in_container, "nothing is moved: {line}");
         assert!(!creates || line.contains("IFLA_IFNAME}, \"eth0\""), "{line}");
     }
-    assert_eq!(pod.ip("link show dev eth0")[0]["linkinfo"]["info_kind"], conf["type"]);
+    let kind = if conf["type"] == "tap" { json!("tun") } else { conf["type"].clone() };
+    assert_eq!(pod.ip("link show dev eth0")[0]["linkinfo"]["info_kind"], kind);
     assert_eq!(pod.ip("link show dev eth0")[0]["ifalias"], "plumb:net/a/eth0");
     host.check(conf, &result, &pod).ok();
     host.del(conf, &pod).ok();
@@ -419,6 +420,84 @@ pub fn master_and_mtu_are_bounded(conf: &Value) {
         6,
         &["linkInContainer"],
     );
+}
+
+/// In rising order of precedence: the configuration, `CNI_ARGS`, `args.cni`, `runtimeConfig`. Else the kernel
+/// draws one, another each time: it must not come twice on a segment of many hosts.
+pub fn the_address_is_asked_for_in_four_places(conf: &Value) {
+    let host = Host::new();
+    segment(&host, "up0");
+    let pod = host.pod("a");
+    let with = |keys: &Value| {
+        let mut conf = conf.clone();
+        for (key, value) in keys.as_object().unwrap() {
+            conf[key] = value.clone();
+        }
+        conf
+    };
+    let address = || pod.ip("link show dev eth0")[0]["address"].clone();
+    let of = |last: u8| format!("02:00:00:00:00:0{last}");
+    let keys = [
+        json!({"mac": of(1)}),
+        json!({"mac": of(1), "args": {"cni": {}}}),
+        json!({"mac": of(1), "args": {"cni": {"mac": of(3)}}}),
+        json!({"mac": of(1), "args": {"cni": {"mac": of(3)}}, "runtimeConfig": {"mac": of(4)}}),
+    ];
+    for (at, expected) in [1, 2, 3, 4].into_iter().enumerate() {
+        let conf = with(&keys[at]);
+        let mut call = Call::new(&host, "ADD", &conf).of(&pod);
+        if at > 0 {
+            call = call.env("CNI_ARGS", &format!("IgnoreUnknown=1;K8S_POD_NAME=x;MAC={}", of(2)));
+        }
+        let result = call.run().ok();
+        assert_eq!(address(), of(expected), "{conf:#}");
+        assert_eq!(result["interfaces"][0]["mac"], of(expected));
+        host.check(&conf, &result, &pod).ok();
+        host.del(&conf, &pod).ok();
+    }
+    let mut drawn = Vec::new();
+    for _ in 0..2 {
+        let result = host.add(conf, &pod).ok();
+        assert_eq!(address(), result["interfaces"][0]["mac"]);
+        drawn.push(result["interfaces"][0]["mac"].clone());
+        host.del(conf, &pod).ok();
+    }
+    assert_ne!(drawn[0], drawn[1]);
+    for mac in ["02:00:00:00:00", "01:00:00:00:00:01", "00:00:00:00:00:00", "x"] {
+        fails_without_a_trace(&host, &with(&json!({"mac": mac})), &pod, 7, &["mac", mac]);
+    }
+    let args = |text: &str| Call::new(&host, "ADD", conf).of(&pod).env("CNI_ARGS", text).run();
+    args("MAC=01:00:00:00:00:01").fails(4, &["MAC", "01:00:00:00:00:01"]);
+    args("X=1").fails(4, &["X=1", "IgnoreUnknown"]);
+    assert_bare(&pod);
+    assert_eq!(host.leases("net"), [] as [&str; 0]);
+}
+
+/// Name resolution is the network's own, or else that of address management.
+pub fn name_resolution_is_told(conf: &Value) {
+    let host = Host::new();
+    segment(&host, "up0");
+    host.scripted_ipam(&json!({
+        "cniVersion": "1.1.0",
+        "interfaces": [{"name": "of-ipam"}],
+        "ips": [{"address": "10.1.9.9/16", "interface": 0}],
+        "dns": {"nameservers": ["192.0.2.53"], "domain": "of.ipam"},
+    }));
+    let pod = host.pod("a");
+    let own = json!({"nameservers": ["192.0.2.1"], "search": ["a", "b"]});
+    for (dns, expected) in [
+        (json!(null), json!({"nameservers": ["192.0.2.53"], "domain": "of.ipam"})),
+        (own.clone(), own),
+    ] {
+        let mut conf = conf.clone();
+        conf["ipam"] = json!({"type": "scripted"});
+        conf["dns"] = dns;
+        let result = host.add(&conf, &pod).ok();
+        assert_eq!(result["dns"], expected);
+        assert_eq!(result["interfaces"].as_array().unwrap().len(), 1, "{result:#}");
+        assert_eq!(result["interfaces"][0]["name"], "eth0");
+        host.del(&conf, &pod).ok();
+    }
 }
 
 /// Without `master` it is the link of the default route, of IPv4 first.

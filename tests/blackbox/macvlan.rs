@@ -128,48 +128,7 @@ fn a_passthru_link_has_the_master_to_itself() {
 
 #[test]
 fn the_address_is_asked_for_in_four_places_in_order_of_precedence() {
-    let host = Host::new();
-    segment(&host, "up0");
-    let pod = host.pod("a");
-    let of = |last: u8| format!("02:00:00:00:00:0{last}");
-    let keys = [
-        json!({"mac": of(1)}),
-        json!({"mac": of(1), "args": {"cni": {}}}),
-        json!({"mac": of(1), "args": {"cni": {"mac": of(3)}}}),
-        json!({"mac": of(1), "args": {"cni": {"mac": of(3)}}, "runtimeConfig": {"mac": of(4)}}),
-    ];
-    for (at, expected) in [1, 2, 3, 4].into_iter().enumerate() {
-        let conf = conf(&keys[at]);
-        let mut call = Call::new(&host, "ADD", &conf).of(&pod);
-        if at > 0 {
-            call = call.env("CNI_ARGS", &format!("IgnoreUnknown=1;K8S_POD_NAME=x;MAC={}", of(2)));
-        }
-        let result = call.run().ok();
-        assert_eq!(link(&pod)["address"], of(expected), "{conf:#}");
-        assert_eq!(result["interfaces"][0]["mac"], of(expected));
-        host.check(&conf, &result, &pod).ok();
-        host.del(&conf, &pod).ok();
-    }
-    // Else the kernel draws one, another each time: it must not come twice on a segment of many hosts.
-    let mut drawn = Vec::new();
-    for _ in 0..2 {
-        let result = host.add(&conf(&json!({})), &pod).ok();
-        assert_eq!(link(&pod)["address"], result["interfaces"][0]["mac"]);
-        drawn.push(result["interfaces"][0]["mac"].clone());
-        host.del(&conf(&json!({})), &pod).ok();
-    }
-    assert_ne!(drawn[0], drawn[1]);
-    for mac in ["02:00:00:00:00", "01:00:00:00:00:01", "00:00:00:00:00:00", "x"] {
-        fails_without_a_trace(&host, &conf(&json!({"mac": mac})), &pod, 7, &["mac", mac]);
-    }
-    let args = |text: &str| {
-        let conf = conf(&json!({}));
-        Call::new(&host, "ADD", &conf).of(&pod).env("CNI_ARGS", text).run()
-    };
-    args("MAC=01:00:00:00:00:01").fails(4, &["MAC", "01:00:00:00:00:01"]);
-    args("X=1").fails(4, &["X=1", "IgnoreUnknown"]);
-    child::assert_bare(&pod);
-    assert_eq!(host.leases("net"), [] as [&str; 0]);
+    child::the_address_is_asked_for_in_four_places(&conf(&json!({})));
 }
 
 /// The kernel says no more than EADDRINUSE.
@@ -273,31 +232,9 @@ fn without_address_management_it_is_layer_2_only() {
     }
 }
 
-/// Its own, or else that of address management.
 #[test]
 fn name_resolution_is_told() {
-    let host = Host::new();
-    segment(&host, "up0");
-    host.scripted_ipam(&json!({
-        "cniVersion": "1.1.0",
-        "interfaces": [{"name": "of-ipam"}],
-        "ips": [{"address": "10.1.9.9/16", "interface": 0}],
-        "dns": {"nameservers": ["192.0.2.53"], "domain": "of.ipam"},
-    }));
-    let pod = host.pod("a");
-    let scripted = json!({"type": "scripted"});
-    let own = json!({"nameservers": ["192.0.2.1"], "search": ["a", "b"]});
-    for (dns, expected) in [
-        (json!(null), json!({"nameservers": ["192.0.2.53"], "domain": "of.ipam"})),
-        (own.clone(), own),
-    ] {
-        let conf = conf(&json!({"ipam": scripted, "dns": dns}));
-        let result = host.add(&conf, &pod).ok();
-        assert_eq!(result["dns"], expected);
-        assert_eq!(result["interfaces"].as_array().unwrap().len(), 1, "{result:#}");
-        assert_eq!(result["interfaces"][0]["name"], "eth0");
-        host.del(&conf, &pod).ok();
-    }
+    child::name_resolution_is_told(&conf(&json!({})));
 }
 
 #[test]

@@ -30,5 +30,6 @@ mod protocol;
 mod ptp;
 mod real_input;
 mod static_ipam;
+mod tap;
 mod trace;
 mod vlan;

@@ -127,7 +127,7 @@ fn a_veth_pair_needs_no_mtu() {
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
 }
 
-/// `ip link set dev vethcafe up promisc on master cni0 alias plumb:a/b type bridge_slave hairpin on
+/// `ip link set dev vethcafe up promisc on master cni0 mtu 1400 alias plumb:a/b type bridge_slave hairpin on
 /// isolated on`, and `sysctl net.ipv4.conf.vethcafe.arp_notify=1`
 ///
 /// ip(8) asks for the index first. It writes the kind as `IFLA_INFO_KIND` of `bridge_slave`, a name
@@ -140,15 +140,17 @@ fn all_changes_of_a_link_are_one_message() {
         promiscuous: true,
         master: Some(2),
         mac: None,
+        mtu: Some(1400),
         alias: Some("plumb:a/b"),
         port: Some(PortFlags { hairpin: true, isolated: true }),
         arp_notify: true,
     };
     let request = Set { target: Target::Index(6), change };
     let expected = hex("
-        70000000 1000 0500 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK
+        78000000 1000 0500 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK
         00000000 06000000 01010000 01010000    # struct ifinfomsg
         0800 0a00 02000000                     # IFLA_MASTER 2
+        0800 0400 78050000                     # IFLA_MTU 1400
         0d00 1400 706c756d 623a612f 62000000   # IFLA_IFALIAS plumb:a/b
         2400 1200                              # IFLA_LINKINFO
           0a00 0400 62726964 67650000          # IFLA_INFO_SLAVE_KIND bridge
@@ -912,6 +914,30 @@ fn a_malformed_link_is_an_error() {
     assert_eq!(decode(&narrow), Err(Malformed("attribute of unexpected length")));
 }
 
+/// Who reads `tun` learns by its type whether it is a tap; old kernels don't tell.
+#[test]
+fn a_tap_is_a_tun_with_ethernet() {
+    let read = |kind: &str, tun_type: Option<u8>| {
+        let bytes = message(libc::RTM_NEWLINK, Flags::empty(), 1, |out| {
+            out.raw(&[0; 16]);
+            out.nest(libc::IFLA_LINKINFO, |out| {
+                out.put(libc::IFLA_INFO_KIND, kind);
+                out.nest(libc::IFLA_INFO_DATA, |out| {
+                    if let Some(tun_type) = tun_type {
+                        out.put(IFLA_TUN_TYPE, &tun_type);
+                    }
+                });
+            });
+        });
+        decode(&bytes).unwrap()
+    };
+    assert_eq!(read("tun", Some(2)).variant, Some(TYPE_TAP));
+    assert!(read("tun", Some(2)).is_tap());
+    assert!(read("tun", None).is_tap());
+    assert!(!read("tun", Some(1)).is_tap());
+    assert!(!read("veth", Some(2)).is_tap());
+}
+
 #[test]
 fn purposes_name_the_link_and_what_is_done_to_it() {
     let all = Change {
@@ -919,6 +945,7 @@ fn purposes_name_the_link_and_what_is_done_to_it() {
         promiscuous: true,
         master: Some(2),
         mac: Some(MAC),
+        mtu: Some(1400),
         alias: Some(""),
         port: Some(PortFlags::default()),
         arp_notify: true,
@@ -940,7 +967,7 @@ fn purposes_name_the_link_and_what_is_done_to_it() {
         (&veth, r#"create veth pair "vethcafe" (host) and "eth0" (container)"#),
         (
             &Set { target: Target::Name("eth0"), change: all },
-            r#"set link "eth0" (up, promiscuous, master, address, alias, bridge port flags, arp_notify)"#,
+            r#"set link "eth0" (up, promiscuous, master, address, mtu, alias, bridge port flags, arp_notify)"#,
         ),
         (&SetDown(Target::Name("eth0")), r#"set link "eth0" (down)"#),
         (&Delete(Target::Name("eth0")), r#"delete link "eth0""#),

@@ -220,6 +220,7 @@ const LINK_INFO: Table = &[
             ("macvlan", MACVLAN),
             ("ipvlan", IPVLAN),
             ("vlan", VLAN),
+            ("tun", TUN),
         ]),
     ),
     ("IFLA_INFO_XSTATS", Bytes),
@@ -262,6 +263,20 @@ const VLAN: Table = &[
     ("IFLA_VLAN_EGRESS_QOS", Bytes),
     ("IFLA_VLAN_INGRESS_QOS", Bytes),
     ("IFLA_VLAN_PROTOCOL", Be),
+];
+
+/// `IFLA_TUN_…` (linux/if_link.h)
+const TUN: Table = &[
+    ("IFLA_TUN_UNSPEC", Bytes),
+    ("IFLA_TUN_OWNER", Number),
+    ("IFLA_TUN_GROUP", Number),
+    ("IFLA_TUN_TYPE", Named(&["0", "TUN", "TAP"])),
+    ("IFLA_TUN_PI", Number),
+    ("IFLA_TUN_VNET_HDR", Number),
+    ("IFLA_TUN_PERSIST", Number),
+    ("IFLA_TUN_MULTI_QUEUE", Number),
+    ("IFLA_TUN_NUM_QUEUES", Number),
+    ("IFLA_TUN_NUM_DISABLED_QUEUES", Number),
 ];
 
 /// `IFLA_BR_…` (linux/if_link.h)
