@@ -101,12 +101,8 @@ fn add(request: &Request) -> Result<CniResult, Error> {
     attachment.check_length()?;
     request.netns()?;
     let ipam = Ipam::of(request)?;
-    attach::queue(request)?;
-
     // The link itself needs no way back: it goes when it is closed.
-    let mut undo = Undo::new();
-    let result = attach(request, &conf, &attachment, ipam.as_ref(), &mut undo);
-    result.map_err(|error| undo.unwind(error))
+    attach::carry_out(request, |undo| attach(request, &conf, &attachment, ipam.as_ref(), undo))
 }
 
 fn attach<'a>(
