@@ -206,7 +206,7 @@ fn networks() -> [(&'static str, Value); 12] {
         ),
         ("macvlan, layer 2", of_type("macvlan", &json!({"master": "up0"}))),
         ("macvlan with host-local", of_type("macvlan", &json!({"master": "up0", "ipam": ipv4()}))),
-        ("tap with host-local", of_type("tap", &json!({"ipam": ipv4()}))),
+        ("tap with host-local", of_type("tap", &json!({"bridge": null, "ipam": ipv4()}))),
         ("loopback", of_type("loopback", &json!({}))),
     ]
 }

@@ -274,7 +274,7 @@ fn the_address_is_asked_for_in_four_places_in_order_of_precedence() {
 fn it_is_a_port_of_a_bridge_in_the_container() {
     let host = Host::new();
     let (pod, machine) = (host.pod("a"), host.pod("machine"));
-    let conf = |bridge: Value| self::conf(&json!({"bridge": bridge, "ipam": null}));
+    let conf = |bridge: Value| conf(&json!({"bridge": bridge, "ipam": null}));
     host.sh("ip link add br0 type bridge");
     let words = ["bridge", "in the container", "\"br0\"", "not there"];
     fails_without_a_trace(&host, &conf(json!("br0")), &pod, 7, &words);
