@@ -211,9 +211,23 @@ pub fn a_late_refusal_undoes_all(conf: &Value) {
     fails_without_a_trace(&host, &conf, &pod, 999, &words);
 }
 
+/// The system calls in which the kinds of links differ from each other, which is the conversation with the
+/// kernel; their leases do not.
+pub const CONVERSATION: [&str; 4] = ["socket", "sendto", "recvmsg", "setns"];
+
+/// All that ADD fails by: the system call, and `+` if every one from the n-th on fails.
+pub fn failures_of_add() -> Vec<(&'static str, &'static str)> {
+    let once = CONVERSATIONS.iter().chain(&CONTENTS).map(|syscall| (*syscall, ""));
+    once.chain([("sendto", "+"), ("socket", "+")]).collect()
+}
+
+/// All that DEL fails by.
+pub const FAILURES_OF_DEL: [&str; 8] =
+    ["socket", "sendto", "recvmsg", "setns", "openat", "ioctl", "flock", "unlinkat"];
+
 /// ADD fails at the n-th system call of each kind, for every n: all is undone, or if nothing can be done any
 /// more, by DEL.
-pub fn an_add_is_undone_whatever_fails(conf: &Value) {
+pub fn an_add_is_undone_whatever_fails(conf: &Value, failures: &[(&str, &str)]) {
     let host = Host::new();
     segment(&host, "up0");
     let (other, pod) = (host.pod("other"), host.pod("a"));
@@ -221,12 +235,7 @@ pub fn an_add_is_undone_whatever_fails(conf: &Value) {
     let others = host.add(&of_other, &other).ok();
     let before = host.snapshot();
     let call = Call::new(&host, "ADD", conf).of(&pod);
-    for (syscall, suffix) in CONVERSATIONS
-        .iter()
-        .chain(&CONTENTS)
-        .map(|s| (*s, ""))
-        .chain([("sendto", "+"), ("socket", "+")])
-    {
+    for (syscall, suffix) in failures {
         walk(syscall, |n| {
             let (outcome, reached) = injected(&call, syscall, &format!("{n}{suffix}"));
             eprintln!("{syscall} {n}{suffix}: {}", outcome.stdout);
@@ -253,7 +262,7 @@ pub fn an_add_is_undone_whatever_fails(conf: &Value) {
 
 /// DEL fails at the n-th system call of each kind: what it says is gone is gone, an address keeps its lease
 /// while the link has it, and the next DEL leaves nothing.
-pub fn a_del_that_fails_is_made_up_for_by_the_next(conf: &Value) {
+pub fn a_del_that_fails_is_made_up_for_by_the_next(conf: &Value, syscalls: &[&str]) {
     let host = Host::new();
     segment(&host, "up0");
     let (other, pod) = (host.pod("other"), host.pod("a"));
@@ -261,8 +270,7 @@ pub fn a_del_that_fails_is_made_up_for_by_the_next(conf: &Value) {
     let others = host.add(&of_other, &other).ok();
     let before = host.snapshot();
     let call = Call::new(&host, "DEL", conf).of(&pod);
-    for syscall in ["socket", "sendto", "recvmsg", "setns", "openat", "ioctl", "flock", "unlinkat"]
-    {
+    for syscall in syscalls {
         walk(syscall, |n| {
             host.add(conf, &pod).ok();
             let (outcome, reached) = injected(&call, syscall, n);
