@@ -55,6 +55,8 @@ pub fn find(name: &str) -> Option<&'static Plugin> {
     ALL.into_iter().find(|plugin| plugin.name == name)
 }
 
+/// What the kernel says to `RTM_NEWLINK` with an `IFLA_INFO_KIND` that it has no module for (net/core/rtnetlink.c).
+const UNKNOWN_KIND: &str = "Unknown device type";
 const PRIVILEGE: &str = "; CAP_NET_ADMIN and CAP_SYS_ADMIN are needed";
 
 /// The one place where the kernel's refusals become CNI errors.
@@ -64,6 +66,10 @@ impl From<nl::Error> for Error {
             Errno::EPERM => PRIVILEGE,
             Errno::EACCES => "; IPv6 may be off there (sysctl disable_ipv6)",
             Errno::EPROTONOSUPPORT => "; the kernel has no support for it",
+            // The same number also says that a link lacks some operation.
+            Errno::EOPNOTSUPP if error.kernel.as_deref() == Some(UNKNOWN_KIND) => {
+                "; the kernel has no support for this kind of link"
+            }
             _ => "",
         };
         Self::new(Code::Internal, format!("{error}{hint}")).with_details(error.reason())

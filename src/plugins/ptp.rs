@@ -305,7 +305,8 @@ fn check_host_end(
 /// Sees whether an ADD would find what it needs.
 fn status(request: &Request) -> Result<(), Error> {
     let conf = Conf::read(request)?;
-    Socket::open(Family::Route).map_err(|error| Error::from(error).unavailable())?;
+    let probe = || link::probe(&mut Socket::open(Family::Route)?, &["veth"]);
+    probe().map_err(|error| Error::from(error).unavailable())?;
     if conf.ip_masq {
         attach::probe_rules(masquerade::probe)?;
     }

@@ -219,10 +219,10 @@ fn layer_2_attachments_are_checked_as_well() {
     let cases: &[(At, &str, &[&str])] = &[
         (At::Pod, "ip link set eth0 down", &["container interface", "eth0", "down"]),
         (At::Pod, "ip link set eth0 address 02:00:00:00:00:66", &["eth0", "02:00:00:00:00:66"]),
-        (At::Pod, "ip link set eth0 name eth9", &["eth0", "vanished"]),
+        (At::Pod, "ip link set eth0 down; ip link set eth0 name eth9", &["eth0", "vanished"]),
         (
             At::Pod,
-            "ip link set eth0 name old
+            "ip link set eth0 down; ip link set eth0 name old; ip link set old up
              ip link add eth0 address $(ip -br link show old | awk '{print $3}') type veth peer name p
              ip link set eth0 up; ip link set p up",
             &["eth0", "LINK", "veth pair"],

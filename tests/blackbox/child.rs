@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::failure::{CONTENTS, CONVERSATIONS, injected, walk};
-use crate::harness::{Call, Host, Pod, Snapshot, dual, network};
+use crate::harness::{Call, Host, Pod, Snapshot, dual, ipv4, network};
 
 pub const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
@@ -212,21 +212,31 @@ pub fn a_late_refusal_undoes_all(conf: &Value) {
     fails_without_a_trace(&host, &conf, &pod, 999, &words);
 }
 
+/// The system calls in which the kinds of links differ from each other, which is the conversation with the
+/// kernel; their leases do not.
+pub const CONVERSATION: [&str; 4] = ["socket", "sendto", "recvmsg", "setns"];
+
+/// All that ADD fails by: the system call, and `+` if every one from the n-th on fails.
+pub fn failures_of_add() -> Vec<(&'static str, &'static str)> {
+    let once = CONVERSATIONS.iter().chain(&CONTENTS).map(|syscall| (*syscall, ""));
+    once.chain([("sendto", "+"), ("socket", "+")]).collect()
+}
+
+/// All that DEL fails by.
+pub const FAILURES_OF_DEL: [&str; 8] =
+    ["socket", "sendto", "recvmsg", "setns", "openat", "ioctl", "fcntl", "unlinkat"];
+
 /// ADD fails at the n-th system call of each kind, for every n: all is undone, or if nothing can be done any
 /// more, by DEL.
-pub fn an_add_is_undone_whatever_fails(conf: &Value) {
+pub fn an_add_is_undone_whatever_fails(conf: &Value, failures: &[(&str, &str)]) {
     let host = Host::new();
     segment(&host, "up0");
     let (other, pod) = (host.pod("other"), host.pod("a"));
-    let others = host.add(conf, &other).ok();
+    let of_other = for_another(conf);
+    let others = host.add(&of_other, &other).ok();
     let before = host.snapshot();
     let call = Call::new(&host, "ADD", conf).of(&pod);
-    for (syscall, suffix) in CONVERSATIONS
-        .iter()
-        .chain(&CONTENTS)
-        .map(|s| (*s, ""))
-        .chain([("sendto", "+"), ("socket", "+")])
-    {
+    for (syscall, suffix) in failures {
         walk(syscall, |n| {
             let (outcome, reached) = injected(&call, syscall, &format!("{n}{suffix}"));
             eprintln!("{syscall} {n}{suffix}: {}", outcome.stdout);
@@ -248,20 +258,20 @@ pub fn an_add_is_undone_whatever_fails(conf: &Value) {
             reached
         });
     }
-    host.check(conf, &others, &other).ok();
+    host.check(&of_other, &others, &other).ok();
 }
 
 /// DEL fails at the n-th system call of each kind: what it says is gone is gone, an address keeps its lease
 /// while the link has it, and the next DEL leaves nothing.
-pub fn a_del_that_fails_is_made_up_for_by_the_next(conf: &Value) {
+pub fn a_del_that_fails_is_made_up_for_by_the_next(conf: &Value, syscalls: &[&str]) {
     let host = Host::new();
     segment(&host, "up0");
     let (other, pod) = (host.pod("other"), host.pod("a"));
-    let others = host.add(conf, &other).ok();
+    let of_other = for_another(conf);
+    let others = host.add(&of_other, &other).ok();
     let before = host.snapshot();
     let call = Call::new(&host, "DEL", conf).of(&pod);
-    for syscall in ["socket", "sendto", "recvmsg", "setns", "openat", "ioctl", "fcntl", "unlinkat"]
-    {
+    for syscall in syscalls {
         walk(syscall, |n| {
             host.add(conf, &pod).ok();
             let (outcome, reached) = injected(&call, syscall, n);
@@ -281,7 +291,7 @@ pub fn a_del_that_fails_is_made_up_for_by_the_next(conf: &Value) {
             reached
         });
     }
-    host.check(conf, &others, &other).ok();
+    host.check(&of_other, &others, &other).ok();
 }
 
 /// ADDs, makes something go astray in the pod or on the host (`HOST: …`), and has CHECK find it.
@@ -333,15 +343,21 @@ pub fn with_route() -> Value {
     })
 }
 
+/// The network's for another pod on the same master, of which a VLAN bears only one.
+fn for_another(conf: &Value) -> Value {
+    let mut conf = conf.clone();
+    if conf["vlanId"].is_number() {
+        conf["vlanId"] = json!(99);
+    }
+    conf
+}
+
 /// GC frees what belongs to no valid attachment of the network.
 pub fn gc_keeps_the_valid(conf: &Value) {
     let host = Host::new();
     segment(&host, "up0");
     let (valid, dead) = (host.pod("valid"), host.pod("dead"));
-    let mut second = conf.clone();
-    if second["vlanId"].is_number() {
-        second["vlanId"] = json!(99);
-    }
+    let second = for_another(conf);
     let kept = host.add(conf, &valid).ok();
     host.add(&second, &dead).ok();
     host.sh("ip netns del dead");
@@ -351,6 +367,40 @@ pub fn gc_keeps_the_valid(conf: &Value) {
     host.gc(conf, &[]).ok();
     assert_eq!(host.leases("net"), [] as [&str; 0]);
     Call::new(&host, "GC", conf).run().fails(7, &["cni.dev/valid-attachments"]);
+}
+
+/// STATUS, and ADD as well, tell of a kind of link that the kernel does not know, as iproute2 sees it; and there
+/// is always one such kernel among those that the tests run on.
+#[test]
+fn a_kind_that_the_kernel_does_not_know_is_told_of() {
+    for kind in ["macvlan", "ipvlan", "vlan", "dummy", "ptp", "bridge"] {
+        let host = Host::new();
+        segment(&host, "up0");
+        let pod = host.pod("a");
+        let mut conf = conf(kind, &json!({"vlanId": 7, "ipam": ipv4()}));
+        let link = match kind {
+            "dummy" | "bridge" => format!("type {kind}"),
+            "ptp" => "type veth".to_owned(),
+            "vlan" => "link up0 type vlan id 7".to_owned(),
+            _ => format!("link up0 type {kind}"),
+        };
+        let add = format!("ip link add probe {link} 2>&1 || true; ip link del probe 2>&1 || true");
+        let is_known = !host.sh(&add).contains("Unknown device type");
+        eprintln!("{kind}: {is_known}");
+        conf["bridge"] = json!("br0");
+        let before = host.snapshot();
+        if is_known {
+            host.status(&conf).ok();
+            host.add(&conf, &pod).ok();
+            host.del(&conf, &pod).ok();
+            continue;
+        }
+        let words = [kind, "EOPNOTSUPP", "the kernel has no support for this kind of link"];
+        host.status(&conf).fails(50, &words);
+        fails_without_a_trace(&host, &conf, &pod, 999, &words);
+        assert_eq!(host.snapshot(), before, "{kind}");
+        assert_eq!(host.leases("net"), [] as [&str; 0], "{kind}");
+    }
 }
 
 /// STATUS of a plugin with a master.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Call, Host, Pod, bridge_conf, ipv4, network};
+use crate::harness::{Call, Host, Pod, bridge_conf, ipv4, network, patience};
 
 const PODS: usize = 64;
 const CALLERS: usize = 16;
@@ -184,7 +184,7 @@ fn an_add_whose_bridge_vanishes_meanwhile_joins_a_new_one() {
     let late = "inject=sendto:delay_enter=2000000:when=4";
     let call = Call::new(&host, "ADD", &conf).of(&pod);
     let child = call.under(&["strace", "-f", "-qq", "-o", path, "-e", late]).start();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + patience(Duration::from_secs(20));
     while the_pod_is_empty(&pod) || pod.addresses("eth0").is_empty() {
         assert!(Instant::now() < deadline, "the container's end is not configured");
         thread::sleep(Duration::from_millis(5));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{BIN, Call, Host, PLUMB, Pod};
+use crate::harness::{BIN, Call, Host, PLUMB, Pod, patience};
 
 /// The reference plugins, as Debian packages them.
 const REFERENCE: &str = "/usr/lib/cni";
@@ -403,7 +403,7 @@ fn a_plugin_that_is_being_replaced_is_waited_for() {
     let call = Call::new(&host, "ADD", &conf).of(&pod).env("CNI_PATH", "/run/copy");
     let call = call.under(&["strace", "-f", "-o", "/run/trace", "-e", "trace=execve"]);
     let plugin = call.start();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + patience(Duration::from_secs(20));
     while !host.sh("cat /run/trace 2>/dev/null || true").contains("ETXTBSY") {
         assert!(Instant::now() < deadline, "{}", host.read("/run/trace"));
     }

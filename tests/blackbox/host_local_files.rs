@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Call, Host, Outcome};
+use crate::harness::{Call, Host, Outcome, patience};
 use crate::host_local::{DIR, REFERENCE, add, address, addresses, conf, del};
 
 const NO_LEASES: [&str; 0] = [];
@@ -54,7 +54,7 @@ fn bounded(call: &Call<'_>) -> Outcome {
     let mut child = call.start();
     let began = Instant::now();
     while child.try_wait().unwrap().is_none() {
-        if began.elapsed() > Duration::from_secs(10) {
+        if began.elapsed() > patience(Duration::from_secs(10)) {
             child.kill().unwrap();
             panic!("it hangs");
         }
@@ -816,7 +816,7 @@ fn a_lock_is_waited_for() {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
         fields.get(1) == Some(&"->") && fields.get(5) == Some(&&*waiting.id().to_string())
     }) {
-        assert!(began.elapsed() < Duration::from_secs(10), "it does not wait");
+        assert!(began.elapsed() < patience(Duration::from_secs(10)), "it does not wait");
         assert!(waiting.try_wait().unwrap().is_none(), "it does not wait");
         thread::sleep(Duration::from_millis(1));
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use plumb::cni::{Plugin, Request, frame};
 use serde_json::{Value, json};
 
-use crate::harness::{BIN, Call, Host, PLUMB, Pod};
+use crate::harness::{BIN, Call, Host, PLUMB, Pod, patience};
 
 const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 const PLUGINS: [&str; 5] = ["bridge", "ptp", "loopback", "host-local", "static"];
@@ -24,7 +24,7 @@ fn conf(version: &str) -> Value {
 
 /// Waits for a process that has to end by itself.
 fn ends(mut child: Child) -> ExitStatus {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + patience(Duration::from_secs(20));
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return status;

@@ -455,7 +455,7 @@ fn check_names_what_has_gone_astray() {
         ("ip -6 route del fd01::/64", &["route fd01::/64 via fd01::1", "missing"]),
         ("ip link set eth0 address 02:00:00:00:00:66", &["eth0", "02:00:00:00:00:66"]),
         ("ip link set eth0 down", &["eth0", "missing"]),
-        ("ip link set eth0 name eth9", &["eth0", "vanished"]),
+        ("ip link set eth0 down; ip link set eth0 name eth9", &["eth0", "vanished"]),
     ];
     let on_host: &[(&str, &[&str])] = &[
         ("ip addr del 10.1.0.1/32 dev LINK", &["LINK", "address 10.1.0.1/32", "missing"]),

@@ -476,12 +476,14 @@ fn a_node_without_the_device_is_told_from_one_with_it() {
 
 #[test]
 fn an_add_is_undone_whatever_fails() {
-    child::an_add_is_undone_whatever_fails(&conf(&json!({"owner": 0, "group": 0, "mtu": 1400})));
+    let conf = conf(&json!({"owner": 0, "group": 0, "mtu": 1400}));
+    child::an_add_is_undone_whatever_fails(&conf, &child::failures_of_add());
 }
 
 #[test]
 fn a_del_that_fails_is_made_up_for_by_the_next() {
-    child::a_del_that_fails_is_made_up_for_by_the_next(&conf(&json!({})));
+    let conf = conf(&json!({}));
+    child::a_del_that_fails_is_made_up_for_by_the_next(&conf, &child::FAILURES_OF_DEL);
 }
 
 const CONTEXT: &str = "system_u:system_r:container_t:s0:c1,c2";

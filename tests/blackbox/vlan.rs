@@ -161,3 +161,17 @@ fn it_costs_what_macvlan_does() {
     conf["master"] = json!("up0");
     child::costs_what_macvlan_does(&conf);
 }
+
+#[test]
+#[ignore = "needs vlan"]
+fn an_add_is_undone_whatever_fails() {
+    let failures = child::CONVERSATION.map(|syscall| (syscall, ""));
+    child::an_add_is_undone_whatever_fails(&conf(&json!({})), &failures);
+}
+
+#[test]
+#[ignore = "needs vlan"]
+fn a_del_that_fails_is_made_up_for_by_the_next() {
+    let conf = conf(&json!({}));
+    child::a_del_that_fails_is_made_up_for_by_the_next(&conf, &child::CONVERSATION);
+}

@@ -195,12 +195,14 @@ impl Request for Probe {
     }
 }
 
-/// Sees whether the kernel knows the kind, and has it load the module if there is one. Makes nothing.
+/// Sees whether the kernel knows links of these kinds (`IFLA_INFO_KIND`), and has it load a module where there
+/// is one. Makes nothing.
 ///
 /// # Errors
-/// `EOPNOTSUPP`: it does not; or another refusal.
-pub fn probe<C: Channel>(socket: &mut Socket<C>, child: Child) -> Result<(), Error> {
-    socket.execute(&[&Probe(child.kind())])
+/// `EOPNOTSUPP`: it does not know one; or another refusal.
+pub fn probe<C: Channel>(socket: &mut Socket<C>, kinds: &[&'static str]) -> Result<(), Error> {
+    let probes: Vec<_> = kinds.iter().map(|kind| Probe(kind)).collect();
+    socket.execute(&probes.iter().map(|probe| probe as &dyn Request).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

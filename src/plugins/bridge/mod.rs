@@ -292,6 +292,7 @@ fn check_pair(conf: &Conf, link: &Link, port: &Link) -> Result<(), Error> {
 fn status(request: &Request) -> Result<(), Error> {
     let conf = Conf::read(request)?;
     let mut host = Socket::open(Family::Route).map_err(|error| Error::from(error).unavailable())?;
+    link::probe(&mut host, &["bridge", "veth"]).map_err(|e| Error::from(e).unavailable())?;
     if let Some(link) = link::get(&mut host, Target::Name(&conf.bridge))?
         && !link.is_bridge()
     {

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -19,6 +20,13 @@ pub const PLUMB: &str = env!("CARGO_BIN_EXE_plumb");
 
 /// Where a host has file systems of its own.
 const HIDDEN: [&str; 2] = ["/run", "/var/lib"];
+
+/// How long to wait for what takes less than `usual` on a machine that is its own. An emulated one says by
+/// `PLUMB_TEST_PATIENCE` how many times as slow it is.
+pub fn patience(usual: Duration) -> Duration {
+    let factor = std::env::var("PLUMB_TEST_PATIENCE").ok();
+    usual * factor.map_or(1, |factor| factor.parse().expect("PLUMB_TEST_PATIENCE"))
+}
 
 /// A machine of its own, as far as network, `/run` and `/var/lib` go.
 pub struct Host {
@@ -261,8 +269,14 @@ impl Pod<'_> {
 
     /// Whether an address answers to one of two pings.
     pub fn reaches(&self, address: &str) -> bool {
+        self.is_answered(address, Duration::from_secs(2))
+    }
+
+    fn is_answered(&self, address: &str, patience: Duration) -> bool {
+        let deadline = patience.as_secs().to_string();
         let mut ping = self.command("ping");
-        ping.args(["-n", "-q", "-c", "2", "-i", "0.2", "-w", "2", address]).stdout(Stdio::null());
+        ping.args(["-n", "-q", "-c", "2", "-i", "0.2", "-w", &deadline, address]);
+        ping.stdout(Stdio::null());
         // One answer is enough: ping's status says whether there was any.
         ping.stderr(Stdio::null()).status().unwrap().success()
     }
@@ -270,7 +284,7 @@ impl Pod<'_> {
     /// Asserts that an address answers.
     #[track_caller]
     pub fn must_reach(&self, address: &str) {
-        if !self.reaches(address) {
+        if !self.is_answered(address, patience(Duration::from_secs(2))) {
             let state = self.sh("ip addr; ip route; ip -6 route; ip neigh");
             let host = self.host.sh("ip addr; ip route; bridge link; nft list ruleset");
             panic!("{} does not reach {address}\n--- pod\n{state}\n--- host\n{host}", self.name);

@@ -15,5 +15,5 @@ mod snapshot;
 
 pub use call::{Call, Outcome, network};
 pub use conf::{bridge_conf, dual, ipv4};
-pub use host::{BIN, Host, PLUMB, Pod};
+pub use host::{BIN, Host, PLUMB, Pod, patience};
 pub use snapshot::Snapshot;

@@ -28,10 +28,11 @@ impl Snapshot {
         }
         for family in ["-4", "-6"] {
             for route in host.ip(&format!("{family} route show table all")).as_array().unwrap() {
-                // A host that forwards answers to the anycast address of each IPv6 subnet.
-                let of_forwarding = route["type"] == "anycast";
-                if !of_forwarding && !route["dst"].as_str().is_some_and(|d| d.starts_with("fe80:"))
-                {
+                // A host that forwards answers to the anycast address of each IPv6 subnet. The route to an
+                // IPv6 address of its own the kernel makes of the address, a little later.
+                let of_address =
+                    route["type"] == "anycast" || family == "-6" && route["type"] == "local";
+                if !of_address && !route["dst"].as_str().is_some_and(|d| d.starts_with("fe80:")) {
                     let (dst, dev) = (&route["dst"], &route["dev"]);
                     lines.insert(format!("route {dst} dev {dev} type {}", route["type"]));
                 }
