@@ -34,6 +34,8 @@ const BUDGET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/budget.md");
 const UPDATE: &str = "PLUMB_UPDATE_BUDGET";
 /// A purpose that nobody has written yet.
 const UNKNOWN: &str = "?";
+/// What the namespace of a socket is called, which is asked for on the host.
+const OWN_NAMESPACE: &str = "our own namespace";
 /// How often what is measured may not be steady state.
 const ATTEMPTS: usize = 3;
 /// What the C library does before `main` differs from one of its versions to the next.
@@ -97,13 +99,16 @@ fn read_trace(trace: &str) -> Cost {
             }
             "socket" => {
                 let place = if home { "host" } else { "pod" };
-                let family =
-                    if arguments.contains("NETFILTER") { "nf_tables" } else { "rtnetlink" };
+                let family = match arguments {
+                    _ if arguments.contains("AF_UNIX") => "any socket",
+                    _ if arguments.contains("NETFILTER") => "nf_tables",
+                    _ => "rtnetlink",
+                };
                 objects.insert(returned.to_owned(), format!("{family} of the {place}"));
                 format!("{family} of the {place}")
             }
             "setns" => {
-                home = object.ends_with("/ns/net");
+                home = object == OWN_NAMESPACE;
                 object
             }
             "sendto" => {
@@ -125,7 +130,11 @@ fn read_trace(trace: &str) -> Cost {
             },
             "setsockopt" => format!("{object} {}", arguments.split(", ").nth(2).unwrap()),
             "ioctl" => {
-                format!("{object} {}", arguments.split([',', ')']).nth(1).unwrap().trim())
+                let request = arguments.split([',', ')']).nth(1).unwrap().trim();
+                if request == "SIOCGSKNS" {
+                    objects.insert(returned.to_owned(), OWN_NAMESPACE.to_owned());
+                }
+                format!("{object} {request}")
             }
             "rt_sigaction" | "exit_group" => String::new(),
             // How often the allocator asks for more is its own affair.

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use plumb::nl::link::{Child, IpvlanMode, MacvlanMode};
 use serde_json::{Value, json};
 
 use crate::floor::Floor;
-use crate::stage::{BRIDGE, Host, Pod};
+use crate::stage::{BRIDGE, Host, Pod, master_of};
 
 /// What is done with a container.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,104 +30,276 @@ impl fmt::Display for Verb {
     }
 }
 
-/// A configuration that is measured.
+/// A configuration that is measured: all that is said of one is its entry in [`ALL`](Self::ALL).
+pub struct Scenario {
+    /// What it is called in the figures.
+    pub name: &'static str,
+    /// The plugin that is called.
+    plugin: &'static str,
+    /// Its own keys.
+    keys: fn() -> Value,
+    ipam: Ipam,
+    /// What the kernel is to make.
+    pub work: Work,
+    pub extent: Extent,
+}
+
+/// Where a configuration's addresses come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Scenario {
-    Version,
+enum Ipam {
+    Nowhere,
     HostLocal,
-    /// A bridge's port without an address.
-    Layer2,
-    Bridge,
-    Masquerade,
+    /// host-local, an address of each family
     DualStack,
+    Static,
+}
+
+/// What there is to do for the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Work {
+    /// Not even a lease.
+    Nothing,
+    Lease,
+    /// A veth pair, whose host end is a port of [`BRIDGE`].
+    Port,
+    /// The same, and an element for the packet rules to go by.
+    MasqueradedPort,
+    /// A veth pair, whose host end is the gateway.
+    Pair,
+    /// The same, and an element for the packet rules to go by.
+    MasqueradedPair,
+    /// A link that is made in the container, on the host's [`master_of`](crate::stage::master_of) its kind.
+    Child(Child),
+    /// The container's loopback interface, which comes up.
+    Loopback,
+}
+
+/// Under how many conditions a configuration is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extent {
+    /// One caller and many, with few and many present.
+    Full,
+    /// One caller, on the first host.
+    Brief,
+}
+
+const MACVLAN: Child = Child::Macvlan { mode: MacvlanMode::Bridge, broadcast_queue: None };
+const VLAN: u16 = 5;
+
+impl Scenario {
+    /// In the order of the figures.
+    pub const ALL: &'static [Self] = &[
+        Self {
+            name: "VERSION",
+            plugin: "bridge",
+            keys: || json!({}),
+            ipam: Ipam::Nowhere,
+            work: Work::Nothing,
+            extent: Extent::Full,
+        },
+        Self {
+            name: "host-local",
+            plugin: "host-local",
+            keys: || json!({}),
+            ipam: Ipam::HostLocal,
+            work: Work::Lease,
+            extent: Extent::Full,
+        },
+        Self {
+            name: "bridge, layer 2",
+            plugin: "bridge",
+            keys: || json!({"bridge": BRIDGE}),
+            ipam: Ipam::Nowhere,
+            work: Work::Port,
+            extent: Extent::Full,
+        },
+        Self {
+            name: "bridge + host-local",
+            plugin: "bridge",
+            keys: || json!({"bridge": BRIDGE, "isGateway": true}),
+            ipam: Ipam::HostLocal,
+            work: Work::Port,
+            extent: Extent::Full,
+        },
+        Self {
+            name: "bridge + host-local, ipMasq",
+            plugin: "bridge",
+            keys: || json!({"bridge": BRIDGE, "isGateway": true, "ipMasq": true}),
+            ipam: Ipam::HostLocal,
+            work: Work::MasqueradedPort,
+            extent: Extent::Full,
+        },
+        Self {
+            name: "bridge + host-local, dual stack",
+            plugin: "bridge",
+            keys: || json!({"bridge": BRIDGE, "isGateway": true}),
+            ipam: Ipam::DualStack,
+            work: Work::Port,
+            extent: Extent::Full,
+        },
+        Self {
+            name: "ptp + host-local",
+            plugin: "ptp",
+            keys: || json!({}),
+            ipam: Ipam::HostLocal,
+            work: Work::Pair,
+            extent: Extent::Brief,
+        },
+        Self {
+            name: "ptp + host-local, ipMasq",
+            plugin: "ptp",
+            keys: || json!({"ipMasq": true}),
+            ipam: Ipam::HostLocal,
+            work: Work::MasqueradedPair,
+            extent: Extent::Brief,
+        },
+        Self {
+            name: "ptp + static",
+            plugin: "ptp",
+            keys: || json!({}),
+            ipam: Ipam::Static,
+            work: Work::Pair,
+            extent: Extent::Brief,
+        },
+        Self {
+            name: "macvlan + host-local",
+            plugin: "macvlan",
+            keys: || json!({"master": master_of(MACVLAN), "mode": "bridge"}),
+            ipam: Ipam::HostLocal,
+            work: Work::Child(MACVLAN),
+            extent: Extent::Brief,
+        },
+        Self {
+            name: "ipvlan + host-local",
+            plugin: "ipvlan",
+            keys: || json!({"master": master_of(Child::Ipvlan(IpvlanMode::L2)), "mode": "l2"}),
+            ipam: Ipam::HostLocal,
+            work: Work::Child(Child::Ipvlan(IpvlanMode::L2)),
+            extent: Extent::Brief,
+        },
+        Self {
+            name: "vlan + host-local",
+            plugin: "vlan",
+            keys: || json!({"master": master_of(Child::Vlan(VLAN)), "vlanId": VLAN}),
+            ipam: Ipam::HostLocal,
+            work: Work::Child(Child::Vlan(VLAN)),
+            extent: Extent::Brief,
+        },
+        Self {
+            name: "dummy + host-local",
+            plugin: "dummy",
+            keys: || json!({}),
+            ipam: Ipam::HostLocal,
+            work: Work::Child(Child::Dummy),
+            extent: Extent::Brief,
+        },
+        // The last, since it leaves the pods' loopback interfaces down.
+        Self {
+            name: "loopback",
+            plugin: "loopback",
+            keys: || json!({}),
+            ipam: Ipam::Nowhere,
+            work: Work::Loopback,
+            extent: Extent::Brief,
+        },
+    ];
+
+    /// All plugins that are called, each once.
+    pub fn plugins() -> Vec<&'static str> {
+        let mut plugins: Vec<_> =
+            Self::ALL.iter().flat_map(|s| [Some(s.plugin), s.ipam.plugin()]).flatten().collect();
+        plugins.sort_unstable();
+        plugins.dedup();
+        plugins
+    }
+
+    pub fn verbs(&self) -> &'static [Verb] {
+        if self.work == Work::Nothing { &[Verb::Version] } else { &[Verb::Add, Verb::Del] }
+    }
+
+    /// Whether there is an attachment, so that others can be present.
+    pub fn attaches(&self) -> bool {
+        !matches!(self.work, Work::Nothing | Work::Lease)
+    }
+
+    /// The kind of link that a kernel may lack.
+    pub fn needs(&self) -> Option<Child> {
+        if let Work::Child(child) = self.work { Some(child) } else { None }
+    }
+
+    /// Tells the networks of scenarios apart.
+    pub fn number(&self) -> usize {
+        Self::ALL.iter().position(|other| other == self).unwrap_or_default()
+    }
+
+    /// The network's addresses by number, one for each family that it has.
+    pub fn addresses(&self, number: usize) -> Vec<String> {
+        let ipv4 = || format!("10.{}.{}.{}", self.ipv4_network(), number / 256, number % 256);
+        match self.ipam {
+            Ipam::Nowhere => Vec::new(),
+            Ipam::HostLocal | Ipam::Static => vec![ipv4()],
+            Ipam::DualStack => vec![ipv4(), format!("fd00:100::{number:x}")],
+        }
+    }
+
+    /// Whether host-local keeps them.
+    pub fn leases(&self) -> bool {
+        matches!(self.ipam, Ipam::HostLocal | Ipam::DualStack)
+    }
+
+    /// A bridge has one gateway: its networks share the addresses, though not the leases.
+    fn ipv4_network(&self) -> u8 {
+        if matches!(self.work, Work::Port | Work::MasqueradedPort) { 100 } else { 99 }
+    }
+
+    /// The configuration of a network of this name.
+    pub fn configuration(&self, network: &str) -> Value {
+        let subnet = format!("10.{}.0.0/16", self.ipv4_network());
+        let mut ranges = vec![json!([{"subnet": subnet}])];
+        let mut routes = vec![json!({"dst": "0.0.0.0/0"})];
+        if self.ipam == Ipam::DualStack {
+            ranges.push(json!([{"subnet": "fd00:100::/64"}]));
+            routes.push(json!({"dst": "::/0"}));
+        }
+        let ipam = match self.ipam {
+            Ipam::Nowhere => json!({}),
+            Ipam::HostLocal | Ipam::DualStack => {
+                json!({"type": "host-local", "ranges": ranges, "routes": routes})
+            }
+            Ipam::Static => {
+                let own = |number| self.addresses(number).concat();
+                let address = json!({"address": own(2) + "/16", "gateway": own(1)});
+                json!({"type": "static", "addresses": [address], "routes": routes})
+            }
+        };
+        let mut conf =
+            json!({"cniVersion": "1.0.0", "name": network, "type": self.plugin, "ipam": ipam});
+        if let (Some(conf), Value::Object(keys)) = (conf.as_object_mut(), (self.keys)()) {
+            conf.extend(keys);
+        }
+        conf
+    }
+}
+
+impl Ipam {
+    fn plugin(self) -> Option<&'static str> {
+        match self {
+            Self::Nowhere => None,
+            Self::HostLocal | Self::DualStack => Some("host-local"),
+            Self::Static => Some("static"),
+        }
+    }
+}
+
+impl PartialEq for Scenario {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
 }
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Version => "VERSION",
-            Self::HostLocal => "host-local",
-            Self::Layer2 => "bridge, layer 2",
-            Self::Bridge => "bridge + host-local",
-            Self::Masquerade => "bridge + host-local, ipMasq",
-            Self::DualStack => "bridge + host-local, dual stack",
-        })
-    }
-}
-
-impl Scenario {
-    pub const ALL: [Self; 6] = [
-        Self::Version,
-        Self::HostLocal,
-        Self::Layer2,
-        Self::Bridge,
-        Self::Masquerade,
-        Self::DualStack,
-    ];
-
-    pub fn verbs(self) -> &'static [Verb] {
-        if self == Self::Version { &[Verb::Version] } else { &[Verb::Add, Verb::Del] }
-    }
-
-    /// Whether there is an attachment, so that others can be present.
-    pub fn attaches(self) -> bool {
-        !matches!(self, Self::Version | Self::HostLocal)
-    }
-
-    /// Tells the networks of scenarios apart.
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Version => 0,
-            Self::HostLocal => 1,
-            Self::Layer2 => 2,
-            Self::Bridge => 3,
-            Self::Masquerade => 4,
-            Self::DualStack => 5,
-        }
-    }
-
-    /// The address of this number, for each family that the scenario has.
-    pub fn addresses(self, number: usize) -> Vec<String> {
-        let (high, low) = (number / 256, number % 256);
-        match self {
-            Self::Version | Self::Layer2 => Vec::new(),
-            Self::HostLocal | Self::Bridge | Self::Masquerade => {
-                vec![format!("10.100.{high}.{low}")]
-            }
-            Self::DualStack => {
-                vec![format!("10.100.{high}.{low}"), format!("fd00:100::{number:x}")]
-            }
-        }
-    }
-
-    pub fn masquerades(self) -> bool {
-        self == Self::Masquerade
-    }
-
-    /// The plugin that is called.
-    fn plugin(self) -> &'static str {
-        if self == Self::HostLocal { "host-local" } else { "bridge" }
-    }
-
-    /// The configuration of a network of this name, on a bridge that others use too.
-    fn configuration(self, network: &str, bridge: &str) -> Value {
-        // A bridge has one gateway: its networks share the addresses, though not the leases.
-        let mut ranges = vec![json!([{"subnet": "10.100.0.0/16"}])];
-        let mut routes = vec![json!({"dst": "0.0.0.0/0"})];
-        if self == Self::DualStack {
-            ranges.push(json!([{"subnet": "fd00:100::/64"}]));
-            routes.push(json!({"dst": "::/0"}));
-        }
-        let ipam = if self == Self::Layer2 {
-            json!({})
-        } else {
-            json!({"type": "host-local", "ranges": ranges, "routes": routes})
-        };
-        json!({
-            "cniVersion": "1.0.0", "name": network, "type": self.plugin(), "bridge": bridge,
-            "isGateway": self.attaches() && self != Self::Layer2, "ipMasq": self.masquerades(),
-            "ipam": ipam,
-        })
+        f.write_str(self.name)
     }
 }
 
@@ -157,11 +330,22 @@ impl Contender {
         }
     }
 
+    /// Whether it has the plugins for it.
+    pub fn can(&self, scenario: &Scenario) -> bool {
+        match self {
+            Self::Floor(_) => true,
+            Self::Plumb(plugins) | Self::Reference(plugins) => {
+                let called = [Some(scenario.plugin), scenario.ipam.plugin()];
+                called.iter().flatten().all(|plugin| plugins.directory.join(plugin).exists())
+            }
+        }
+    }
+
     /// Prepares a call, so that nothing but the call itself is timed.
     pub fn prepare<'a>(
         &self,
         verb: Verb,
-        scenario: Scenario,
+        scenario: &'a Scenario,
         network: &str,
         host: &Host,
         pod: &'a Pod,
@@ -172,8 +356,8 @@ impl Contender {
             }
             Self::Plumb(plugins) | Self::Reference(plugins) => plugins,
         };
-        let conf = scenario.configuration(network, BRIDGE);
-        Prepared::Process(plugins.call(scenario.plugin(), verb, &conf, pod))
+        let conf = scenario.configuration(network);
+        Prepared::Process(plugins.call(scenario.plugin, verb, &conf, pod))
     }
 }
 

@@ -2,13 +2,17 @@
 //! and output as a runtime makes them, in namespaces that exist only for this. Side by side, in
 //! alternation: Plumb, the reference plugins, and the floor, which is what no plugin can do without.
 //!
-//! `stage` makes the hosts and pods, `contender` is who is measured, `floor` the bare work, `measure` how
-//! it is timed, `report` what is written of it, `plot` the pictures.
+//! `stage` makes the hosts and pods, `contender` is who is measured doing what, `floor` the bare work,
+//! `measure` how it is timed, `guest` the same under another kernel, `report` what is written of it, `plot` the
+//! pictures.
+//!
+//! Another configuration is one more entry in [`Scenario::ALL`], and its bare work if that is of a new kind.
 
 #![allow(clippy::print_stdout, reason = "this is a program for people")]
 
 mod contender;
 mod floor;
+mod guest;
 mod measure;
 mod plot;
 mod report;
@@ -22,6 +26,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 
 use contender::Scenario;
+use guest::Guest;
 use measure::Effort;
 use stage::Stage;
 
@@ -45,16 +50,19 @@ struct Options {
     /// Calls of each kind in a round, one caller; fewer of what is slow
     #[arg(long, value_name = "N", default_value_t = 20)]
     samples: usize,
-    /// Only operations whose name contains this
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    only: String,
+    /// Only the configuration of this name, or all whose names contain it; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
     /// A tenth of the effort, and no crowd
     #[arg(long)]
     quick: bool,
-    /// Write the figures as JSON
+    /// Measure what this kernel lacks in a guest with another, by tests/lab/guest: as root
+    #[arg(long)]
+    guest: bool,
+    /// Write the figures as JSON; "-": to standard output, instead of the text
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write figures, pictures and the README's table into the project
+    /// Write figures, pictures and the README's tables into the project
     #[arg(long)]
     publish: bool,
     /// Cargo says this to every benchmark
@@ -69,6 +77,19 @@ fn main() -> Result<()> {
         options.rounds = options.rounds.min(3);
         options.samples = options.samples.min(7);
     }
+    let effort = Effort { rounds: options.rounds, samples: options.samples };
+    let is_asked_for = |scenario: &&Scenario| {
+        let whole = |text: &String| Scenario::ALL.iter().any(|other| other.name == *text);
+        let means = |text: &String| match whole(text) {
+            true => scenario.name == *text,
+            false => scenario.name.contains(text),
+        };
+        options.only.is_empty() || options.only.iter().any(means)
+    };
+    if options.guest {
+        guest::set_up()?;
+    }
+
     // Reached by descriptor: the stage hides what is below /run and /var/lib.
     let project = File::open(env!("CARGO_MANIFEST_DIR")).context("the project's directory")?;
     let here = File::open(".").context("the current directory")?;
@@ -76,20 +97,40 @@ fn main() -> Result<()> {
         |directory: &File| PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
 
     let stage = Stage::set(&options.reference)?;
-    let scenarios: Vec<_> =
-        Scenario::ALL.into_iter().filter(|s| s.to_string().contains(&options.only)).collect();
-    let effort = Effort { rounds: options.rounds, samples: options.samples };
+    let (mut possible, mut lacking) = (Vec::new(), Vec::new());
+    for scenario in Scenario::ALL.iter().filter(is_asked_for) {
+        let can = scenario.needs().map_or(Ok(true), stage::kernel_can_make)?;
+        if can { &mut possible } else { &mut lacking }.push(scenario);
+    }
     let mut measured = Vec::new();
     let crowds = stage.make_crowds(&options.present, options.callers.iter().copied().max())?;
-    for scenario in scenarios {
+    for scenario in possible {
         measured.extend(measure::scenario(&stage, &crowds, scenario, &options.callers, &effort)?);
     }
+    let guest = match (lacking.is_empty(), options.guest) {
+        (true, _) => None,
+        (false, true) => Some(Guest::measure(&lacking, &options.reference, &effort)?),
+        (false, false) => {
+            let names: Vec<_> = lacking.iter().map(|scenario| scenario.name).collect();
+            eprintln!("without {}, which this kernel lacks: --guest", names.join(", "));
+            None
+        }
+    };
 
     let conditions = report::Conditions::read(&stage, std::env::args().skip(1));
-    print!("{}", report::text(&conditions, &measured));
-    let json = report::json(&conditions, &measured);
-    if let Some(path) = &options.json {
-        fs::write(visible(&here).join(path), format!("{json:#}\n")).context("the figures")?;
+    let json = report::json(&conditions, &measured, guest.as_ref());
+    match &options.json {
+        Some(path) if path.as_os_str() == "-" => println!("{json}"),
+        other => {
+            print!("{}", report::text(&conditions, &measured));
+            if let Some(guest) = &guest {
+                print!("{}", report::text_of_guest(guest));
+            }
+            if let Some(path) = other {
+                let path = visible(&here).join(path);
+                fs::write(path, format!("{json:#}\n")).context("the figures")?;
+            }
+        }
     }
     if options.publish {
         let root = visible(&project);
@@ -97,7 +138,7 @@ fn main() -> Result<()> {
             .context("the figures")?;
         plot::latency(&root.join("docs/latency.svg"), &measured)?;
         plot::crowd(&root.join("docs/crowd.svg"), &measured)?;
-        report::into_readme(&root.join("README.md"), &conditions, &measured)?;
+        report::into_readme(&root.join("README.md"), &conditions, &measured, guest.as_ref())?;
     }
     Ok(())
 }

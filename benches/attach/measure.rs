@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, anyhow};
 
-use crate::contender::{Contender, Scenario, Verb};
+use crate::contender::{Contender, Extent, Scenario, Verb, Work};
 use crate::stage::{Crowd, Host, PODS_PER_CALLER, Stage, bar, fill_leases};
 
 /// Milliseconds of a call that need not be made as often as others.
@@ -20,7 +20,7 @@ pub struct Effort {
 
 /// One contender's figures for one operation under one condition.
 pub struct Measured {
-    pub scenario: Scenario,
+    pub scenario: &'static Scenario,
     pub verb: Verb,
     pub callers: usize,
     /// Attachments, or leases, that were there already.
@@ -49,17 +49,18 @@ struct Place<'a> {
     rounds: [Vec<Round>; 2],
 }
 
-/// Measures one scenario everywhere, by each number of callers.
+/// Measures one scenario under all its conditions, by each number of callers.
 pub fn scenario(
     stage: &Stage,
     crowds: &[Crowd],
-    scenario: Scenario,
+    scenario: &'static Scenario,
     callers: &[usize],
     effort: &Effort,
 ) -> Result<Vec<Measured>> {
     let mut measured = Vec::new();
     let mut places = places(stage, crowds, scenario)?;
-    for callers in callers {
+    let brief = scenario.extent == Extent::Brief;
+    for callers in callers.iter().filter(|callers| !brief || **callers == 1) {
         let what = format!("{scenario}, {callers} at a time");
         let progress = bar(effort.rounds, &what);
         progress.tick();
@@ -88,21 +89,29 @@ pub fn scenario(
     Ok(measured)
 }
 
-fn places<'a>(stage: &'a Stage, crowds: &'a [Crowd], scenario: Scenario) -> Result<Vec<Place<'a>>> {
+fn places<'a>(
+    stage: &'a Stage,
+    crowds: &'a [Crowd],
+    scenario: &Scenario,
+) -> Result<Vec<Place<'a>>> {
     // What needs no host's state is measured on the emptiest; leases are cheap to have more of.
     let mut levels: Vec<_> = crowds.iter().map(|crowd| (crowd, crowd.present)).collect();
-    if let (false, Some(first), Some(last)) = (scenario.attaches(), crowds.first(), crowds.last()) {
+    if scenario.extent == Extent::Brief {
+        levels.truncate(1);
+    } else if let (false, Some(first), Some(last)) =
+        (scenario.attaches(), crowds.first(), crowds.last())
+    {
         levels = crowds.iter().map(|crowd| (first, crowd.present)).collect();
         if last.present > 0 {
             levels.push((first, 5 * last.present));
         }
-        if scenario == Scenario::Version {
+        if scenario.work == Work::Nothing {
             levels.truncate(1);
         }
     }
     let mut places = Vec::new();
     for (crowd, present) in levels {
-        for contender in &stage.contenders {
+        for contender in stage.contenders.iter().filter(|contender| contender.can(scenario)) {
             let network = format!("{}-{present}-{}", contender.name(), scenario.number());
             fill_leases(&network, scenario, present)?;
             let host = crowd.host(contender);
@@ -122,7 +131,7 @@ fn places<'a>(stage: &'a Stage, crowds: &'a [Crowd], scenario: Scenario) -> Resu
 
 impl Place<'_> {
     /// Calls all verbs once, by one caller.
-    fn take_turn(&self, scenario: Scenario) -> Result<Vec<f64>> {
+    fn take_turn(&self, scenario: &Scenario) -> Result<Vec<f64>> {
         let pod = self.host.pods.first().ok_or_else(|| anyhow!("a host without pods"))?;
         let mut times = Vec::new();
         thread::scope(|scope| {
@@ -146,7 +155,7 @@ impl Place<'_> {
     }
 
     /// Calls a verb for many pods by many callers.
-    fn call_all(&self, verb: Verb, scenario: Scenario, callers: usize) -> Result<Round> {
+    fn call_all(&self, verb: Verb, scenario: &Scenario, callers: usize) -> Result<Round> {
         let times = Mutex::new(Vec::new());
         // All callers, and who looks at the clock.
         let (ready, done) = (Barrier::new(callers + 1), Barrier::new(callers + 1));
@@ -217,7 +226,7 @@ fn shuffle(places: &mut [Place<'_>]) {
     }
 }
 
-fn one_at_a_time(places: &mut [Place<'_>], scenario: Scenario, samples: usize) -> Result<()> {
+fn one_at_a_time(places: &mut [Place<'_>], scenario: &Scenario, samples: usize) -> Result<()> {
     for place in places.iter_mut() {
         for rounds in &mut place.rounds {
             rounds.push(Round::default());
@@ -240,7 +249,7 @@ fn one_at_a_time(places: &mut [Place<'_>], scenario: Scenario, samples: usize) -
     Ok(())
 }
 
-fn many_at_a_time(places: &mut [Place<'_>], scenario: Scenario, callers: usize) -> Result<()> {
+fn many_at_a_time(places: &mut [Place<'_>], scenario: &Scenario, callers: usize) -> Result<()> {
     shuffle(places);
     for place in places.iter_mut() {
         for (at, verb) in scenario.verbs().iter().enumerate() {

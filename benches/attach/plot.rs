@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::contender::{Scenario, Verb};
+use crate::contender::{Extent, Scenario, Verb};
 use crate::measure::Measured;
 use crate::report::{beside, of_plumb};
 
@@ -19,12 +19,15 @@ const CONTENDERS: [(&str, &str, RGBColor); 3] = [
 const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(55, 71, 79);
 
-/// One caller on an empty host: all operations side by side.
+/// One caller on an empty host: the operations that are measured to their full extent, side by side.
 pub fn latency(path: &Path, all: &[Measured]) -> Result<()> {
     let own = of_plumb(all);
     let least = own.iter().map(|m| m.present).min();
-    let rows: Vec<_> =
-        own.into_iter().filter(|m| m.callers == 1 && Some(m.present) == least).collect();
+    let rows: Vec<_> = own
+        .into_iter()
+        .filter(|m| m.callers == 1 && Some(m.present) == least)
+        .filter(|m| m.scenario.extent == Extent::Full)
+        .collect();
     draw_latency(path, all, &rows).map_err(|why| anyhow!("{}: {why}", path.display()))
 }
 
@@ -112,7 +115,9 @@ fn draw_crowd(path: &Path, all: &[Measured], most: usize) -> Result<(), String> 
     );
     let area = area.titled(title.0, title.1).map_err(|why| why.to_string())?;
     let panes = area.split_evenly((1, 2));
-    for (pane, scenario) in panes.iter().zip([Scenario::Bridge, Scenario::Masquerade]) {
+    let shown =
+        |s: &&Scenario| matches!(s.name, "bridge + host-local" | "bridge + host-local, ipMasq");
+    for (pane, scenario) in panes.iter().zip(Scenario::ALL.iter().filter(shown)) {
         draw_pane(pane, all, scenario, most).map_err(|why| why.to_string())?;
     }
     area.present().map_err(|why| why.to_string())
@@ -121,13 +126,13 @@ fn draw_crowd(path: &Path, all: &[Measured], most: usize) -> Result<(), String> 
 fn draw_pane<B: DrawingBackend>(
     pane: &DrawingArea<B, plotters::coord::Shift>,
     all: &[Measured],
-    scenario: Scenario,
+    scenario: &Scenario,
     most: usize,
 ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     let points = |contender: &str| {
         let mut points: Vec<_> = all
             .iter()
-            .filter(|m| (m.scenario, m.verb, m.callers) == (scenario, Verb::Add, 1))
+            .filter(|m| m.scenario == scenario && (m.verb, m.callers) == (Verb::Add, 1))
             .filter(|m| m.contender == contender)
             .map(|m| (m.present, m.median()))
             .collect();

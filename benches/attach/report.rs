@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::contender::{Scenario, Verb};
+use crate::contender::{Extent, Verb};
+use crate::guest::Guest;
 use crate::measure::{Measured, Round};
 use crate::stage::Stage;
 
@@ -131,11 +132,24 @@ pub fn beside<'a>(all: &'a [Measured], one: &Measured, contender: &str) -> Optio
 /// Plumb's figures, in the order of scenarios, callers, verbs, crowds.
 pub fn of_plumb(all: &[Measured]) -> Vec<&Measured> {
     let mut own: Vec<_> = all.iter().filter(|m| m.contender == "plumb").collect();
-    own.sort_by_key(|m| {
-        let scenario = Scenario::ALL.iter().position(|s| *s == m.scenario);
-        (scenario, m.callers, m.verb == Verb::Del, m.present)
-    });
+    own.sort_by_key(|m| (m.scenario.number(), m.callers, m.verb == Verb::Del, m.present));
     own
+}
+
+/// What a guest has told, as a table for a terminal.
+pub fn text_of_guest(guest: &Guest) -> String {
+    let mut text = format!("\nin a guest ({}, software emulation), ratios only\n", guest.kernel());
+    for brief in guest.briefs() {
+        let _ = write!(text, "  {:7} {:22}", brief.verb, brief.operation);
+        if let Some(ratio) = brief.of_floor {
+            let _ = write!(text, "  {ratio:.2} of the floor's time");
+        }
+        if let Some(ratio) = brief.faster_than_reference {
+            let _ = write!(text, "  {ratio:.2} times faster than the reference");
+        }
+        text.push('\n');
+    }
+    text
 }
 
 /// All figures, as a table for a terminal.
@@ -187,7 +201,7 @@ pub fn text(conditions: &Conditions, all: &[Measured]) -> String {
 }
 
 /// All figures, for programs. Times are milliseconds.
-pub fn json(conditions: &Conditions, all: &[Measured]) -> Value {
+pub fn json(conditions: &Conditions, all: &[Measured], guest: Option<&Guest>) -> Value {
     let ratio =
         |r: Ratio| json!({"median": round(r.median), "min": round(r.least), "max": round(r.most)});
     let figures = |m: &Measured| {
@@ -206,6 +220,7 @@ pub fn json(conditions: &Conditions, all: &[Measured]) -> Value {
         "date": conditions.date, "kernel": conditions.kernel, "processor": conditions.processor,
         "reference": conditions.reference, "command": conditions.command,
         "figures": all.iter().map(figures).collect::<Vec<_>>(),
+        "guest": guest.map(|guest| &guest.figures),
     })
 }
 
@@ -218,14 +233,82 @@ const MARKS: [&str; 2] =
     ["<!-- benchmark: written by --publish -->\n", "<!-- benchmark: end -->\n"];
 
 /// Puts the README's table in place of the one before.
-pub fn into_readme(path: &Path, conditions: &Conditions, all: &[Measured]) -> Result<()> {
+pub fn into_readme(
+    path: &Path,
+    conditions: &Conditions,
+    all: &[Measured],
+    guest: Option<&Guest>,
+) -> Result<()> {
     let readme = fs::read_to_string(path)?;
     let (before, rest) =
         readme.split_once(MARKS[0]).context("README: no mark for the benchmark")?;
     let (_, after) = rest.split_once(MARKS[1]).context("README: no end mark for the benchmark")?;
-    let table = markdown(conditions, all);
+    let table = overview(all, guest) + "\n" + &markdown(conditions, all);
     fs::write(path, [before, MARKS[0], &table, MARKS[1], after].concat())?;
     Ok(())
+}
+
+/// One operation in short.
+pub struct Brief {
+    pub operation: String,
+    pub verb: String,
+    /// Milliseconds; none where they mean nothing.
+    pub ms: Option<f64>,
+    pub of_floor: Option<f64>,
+    pub faster_than_reference: Option<f64>,
+}
+
+impl Brief {
+    fn of(all: &[Measured], own: &Measured) -> Self {
+        Self {
+            operation: own.scenario.to_string(),
+            verb: own.verb.to_string(),
+            ms: Some(own.median()),
+            of_floor: beside(all, own, "floor").map(|f| own.time_ratio(f).median),
+            faster_than_reference: beside(all, own, "reference").map(|r| r.time_ratio(own).median),
+        }
+    }
+}
+
+/// Every configuration on a line: one caller, on the first host; and what a guest has told.
+fn overview(all: &[Measured], guest: Option<&Guest>) -> String {
+    let mut table = String::from(
+        "| one caller | ADD, ms | of the floor's time | times faster than the reference \
+         | DEL, ms | of the floor's time | times faster than the reference |\n\
+         | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    let own = of_plumb(all);
+    let least = own.iter().map(|m| m.present).min();
+    let own: Vec<_> = own
+        .into_iter()
+        .filter(|m| m.callers == 1 && Some(m.present) == least)
+        .map(|m| Brief::of(all, m))
+        .collect();
+    let of_guest = guest.map(Guest::briefs).unwrap_or_default();
+    for (briefs, where_else) in [(&own, ""), (&of_guest, " (in the guest)")] {
+        for add in briefs.iter().filter(|brief| brief.verb == Verb::Add.to_string()) {
+            let is_del = |b: &&Brief| b.operation == add.operation && b.verb != add.verb;
+            let del = briefs.iter().find(is_del);
+            let number =
+                |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.2}"));
+            let cells = |brief: Option<&Brief>| {
+                let values = brief.map(|b| [b.ms, b.of_floor, b.faster_than_reference]);
+                values.unwrap_or_default().map(number).join(" | ")
+            };
+            let (add_cells, del_cells) = (cells(Some(add)), cells(del));
+            let _ =
+                writeln!(table, "| {}{where_else} | {add_cells} | {del_cells} |", add.operation);
+        }
+    }
+    if let Some(guest) = guest {
+        let _ = write!(
+            table,
+            "\nIn the guest: {} under software emulation, for what the kernel below lacks. Only the ratios \
+             mean something there.\n",
+            guest.kernel(),
+        );
+    }
+    table
 }
 
 fn markdown(conditions: &Conditions, all: &[Measured]) -> String {
@@ -235,7 +318,10 @@ fn markdown(conditions: &Conditions, all: &[Measured]) -> String {
     );
     let own = of_plumb(all);
     let least = own.iter().map(|m| m.present).min();
-    let at_least = || own.iter().filter(|m| Some(m.present) == least);
+    let at_least = || {
+        let full = |m: &&&Measured| m.scenario.extent == Extent::Full;
+        own.iter().filter(|m| Some(m.present) == least).filter(full)
+    };
     for m in at_least().filter(|m| m.callers == 1) {
         let (floor, reference) = (beside(all, m, "floor"), beside(all, m, "reference"));
         let _ = writeln!(

@@ -10,11 +10,14 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use plumb::cli::sandbox;
+use plumb::nl::link::{Child, NewChild};
 use plumb::nl::{Family, Socket, link};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::contender::{Contender, Plugins, Scenario, Verb};
 use crate::floor::Floor;
@@ -30,13 +33,12 @@ pub const PODS_PER_CALLER: usize = 2;
 /// How many make a crowd at a time.
 const MAKERS: usize = 2;
 
-const PLUGINS: [&str; 2] = ["bridge", "host-local"];
-
 /// All contenders, ready.
 pub struct Stage {
     pub contenders: Vec<Contender>,
     /// Debian's package of the reference with its version, or else its directory.
     pub reference: Option<String>,
+    _programs: Programs,
 }
 
 /// Hosts with equally many attachments: made by Plumb where Plumb and the floor are measured, and by the
@@ -91,39 +93,41 @@ impl Stage {
     /// Moves this process into namespaces of its own, with copies of all programs.
     pub fn set(reference: &Path) -> Result<Self> {
         let temporary = tempfile::tempdir()?;
-        let program = temporary.path().join("noop");
+        let program = temporary.path().join("minimal");
         Floor::compile(&program)?;
-        let noop = fs::read(&program)?;
+        let minimal = fs::read(&program)?;
         let plumb = fs::read(env!("CARGO_BIN_EXE_plumb")).context("the plumb binary")?;
-        let theirs: Result<Vec<_>, _> =
-            PLUGINS.iter().map(|name| fs::read(reference.join(name))).collect();
+        let names = Scenario::plugins();
+        let read = |name: &&'static str| Some((*name, fs::read(reference.join(name)).ok()?));
+        let theirs: Vec<_> = names.iter().filter_map(read).collect();
         let package = package_of(&reference.join("bridge"));
         drop(temporary);
 
         sandbox::enter().map_err(|why| anyhow!(why))?;
         // What is mounted there later, pods, shows in the hosts' mount namespaces.
         mount(None::<&str>, "/run", None::<&str>, MsFlags::MS_SHARED, None::<&str>)?;
-        let ours = install("plumb", PLUGINS.iter().map(|name| (*name, plumb.as_slice())))?;
-        let floor = install("floor", [("noop", noop.as_slice())])?;
+        let programs = Programs::new()?;
+        let ours = programs.install("plumb", names.iter().map(|name| (*name, plumb.as_slice())))?;
+        let floor = programs.install("floor", [("minimal", minimal.as_slice())])?;
         let mut contenders = vec![
             Contender::Plumb(Plugins { directory: ours }),
-            Contender::Floor(Floor { program: floor.join("noop") }),
+            Contender::Floor(Floor { program: floor.join("minimal") }),
         ];
-        match theirs {
-            Ok(programs) => {
-                let programs = PLUGINS.iter().zip(&programs);
-                let directory = install("reference", programs.map(|(n, p)| (*n, p.as_slice())))?;
-                contenders.insert(1, Contender::Reference(Plugins { directory }));
-            }
-            Err(why) => eprintln!(
-                "without the reference plugins, since {} can't be read ({why}); \
+        if theirs.iter().any(|(name, _)| *name == "bridge") {
+            let theirs = theirs.iter().map(|(name, program)| (*name, program.as_slice()));
+            let directory = programs.install("reference", theirs)?;
+            contenders.insert(1, Contender::Reference(Plugins { directory }));
+        } else {
+            eprintln!(
+                "without the reference plugins, since {} can't be read; \
                  Debian: apt-get install containernetworking-plugins iptables",
-                reference.display()
-            ),
+                reference.join("bridge").display()
+            );
         }
         let has_reference = contenders.len() > 2;
         let name = package.unwrap_or_else(|| reference.display().to_string());
-        Ok(Self { contenders, reference: has_reference.then_some(name) })
+        let reference = has_reference.then_some(name);
+        Ok(Self { contenders, reference, _programs: programs })
     }
 
     fn plugins(&self, of_reference: bool) -> Option<&Plugins> {
@@ -148,6 +152,49 @@ impl Stage {
     }
 }
 
+/// Whether the kernel can make the kind of link, of which it loads the module if there is one. Asks in this
+/// thread's network namespace.
+pub fn kernel_can_make(child: Child) -> Result<bool> {
+    match link::probe(&mut Socket::open(Family::Route)?, &[child.kind()]) {
+        Ok(()) => Ok(true),
+        Err(refusal) if refusal.errno == Errno::EOPNOTSUPP => Ok(false),
+        Err(refusal) => Err(refusal).context(child.kind()),
+    }
+}
+
+/// The link on top of which a host's links of a kind are made. Each kind has its own, which some would not
+/// share.
+pub fn master_of(child: Child) -> String {
+    format!("up-{}", child.kind())
+}
+
+/// Makes the masters of all kinds that the kernel knows, each with a first link on it, so that what is
+/// measured neither makes the kernel begin with a master nor give it up.
+fn make_masters() -> Result<()> {
+    for child in Scenario::ALL.iter().filter_map(Scenario::needs) {
+        if child == Child::Dummy || !kernel_can_make(child)? {
+            continue;
+        }
+        let (kind, master) = (child.kind(), master_of(child));
+        sandbox::make_segment(&master, &format!("far-{kind}"))?;
+        let mut socket = Socket::open(Family::Route)?;
+        let first = match child {
+            Child::Vlan(id) => Child::Vlan(id + 1),
+            other => other,
+        };
+        socket.execute(&[&NewChild {
+            name: &format!("first-{kind}"),
+            index: None,
+            netns: None,
+            master: link::index_of(&socket, &master)?,
+            mtu: None,
+            mac: None,
+            child: first,
+        }])?;
+    }
+    Ok(())
+}
+
 /// Debian's package that a file is of, with its version.
 fn package_of(file: &Path) -> Option<String> {
     let query = |arguments: &[&OsStr]| {
@@ -159,26 +206,42 @@ fn package_of(file: &Path) -> Option<String> {
     query(&["--show".as_ref(), "--showformat=${Package} ${Version}".as_ref(), package.as_ref()])
 }
 
-fn install<'a>(
-    name: &str,
-    programs: impl IntoIterator<Item = (&'a str, &'a [u8])>,
-) -> Result<PathBuf> {
-    let directory = Path::new("/run/bench").join(name);
-    fs::create_dir_all(&directory)?;
-    let mut first: Option<(&[u8], PathBuf)> = None;
-    for (name, program) in programs {
-        let path = directory.join(name);
-        match &first {
-            // Plumb is one program under many names.
-            Some((same, old)) if *same == program => fs::hard_link(old, &path)?,
-            _ => {
-                fs::write(&path, program)?;
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-                first = Some((program, path));
+/// Where the programs are: on a disk, as installed ones are. A tmpfs maps pages one by one, for which large
+/// programs pay.
+struct Programs {
+    directory: TempDir,
+}
+
+impl Programs {
+    /// To be called on the stage, which hides some directories.
+    fn new() -> Result<Self> {
+        let on_disk = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let place = if on_disk.is_dir() { on_disk } else { Path::new("/run") };
+        Ok(Self { directory: tempfile::tempdir_in(place).context("a directory for programs")? })
+    }
+
+    fn install<'a>(
+        &self,
+        name: &str,
+        programs: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    ) -> Result<PathBuf> {
+        let directory = self.directory.path().join(name);
+        fs::create_dir(&directory)?;
+        let mut first: Option<(&[u8], PathBuf)> = None;
+        for (name, program) in programs {
+            let path = directory.join(name);
+            match &first {
+                // Plumb is one program under many names.
+                Some((same, old)) if *same == program => fs::hard_link(old, &path)?,
+                _ => {
+                    fs::write(&path, program)?;
+                    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+                    first = Some((program, path));
+                }
             }
         }
+        Ok(directory)
     }
-    Ok(directory)
 }
 
 fn make_host(name: &str, plugins: Option<&Plugins>, present: usize, pods: usize) -> Result<Host> {
@@ -225,6 +288,7 @@ fn make_host(name: &str, plugins: Option<&Plugins>, present: usize, pods: usize)
     host.bridge = thread::scope(|scope| {
         let attach = || {
             host.enter()?;
+            make_masters()?;
             plugins.call("bridge", Verb::Add, &conf, &anchor).run()?;
             link::index_of(&Socket::open(Family::Route)?, BRIDGE)?.context("the crowd's bridge")
         };
@@ -255,7 +319,10 @@ fn crowd_conf(host: &str, number: usize) -> Value {
 }
 
 /// Leases that a network has already, as either host-local would have written them.
-pub fn fill_leases(network: &str, scenario: Scenario, count: usize) -> Result<()> {
+pub fn fill_leases(network: &str, scenario: &Scenario, count: usize) -> Result<()> {
+    if !scenario.leases() {
+        return Ok(());
+    }
     let directory = Path::new(LEASES).join(network);
     fs::create_dir_all(&directory)?;
     for number in 2..count + 2 {

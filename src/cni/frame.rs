@@ -13,6 +13,7 @@ use super::error::{Code, Error};
 use super::result::CniResult;
 use super::version::Version;
 use crate::sys::netns::{Netns, OpenError};
+use crate::sys::stdio;
 use crate::trace;
 
 /// The largest configuration that is read, in bytes. GC's can name 100,000 attachments.
@@ -176,17 +177,9 @@ pub fn is_called() -> bool {
     std::env::var_os("CNI_COMMAND").is_some_and(|command| !command.is_empty())
 }
 
-/// Writes to standard output, unbuffered: one system call.
+/// Writes to standard output.
 fn print(text: &str) -> io::Result<()> {
-    let mut rest = text.as_bytes();
-    while !rest.is_empty() {
-        match nix::unistd::write(io::stdout(), rest) {
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(())
+    stdio::write_all(text.as_bytes()).map_err(Into::into)
 }
 
 fn serve(plugin: &Plugin, version: &mut Version) -> Result<String, Error> {
@@ -246,27 +239,12 @@ fn add(plugin: &Plugin, request: &Request) -> Result<String, Error> {
 }
 
 fn read_stdin() -> Result<Vec<u8>, Error> {
-    let mut text = vec![0; 4096];
-    let mut length = 0;
-    loop {
-        if length == text.len() {
-            text.resize(length * 2, 0);
-        }
-        match nix::unistd::read(io::stdin(), text.get_mut(length..).unwrap_or_default()) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(why) => {
-                return Err(Error::io("read the network configuration from standard input", why));
-            }
-        }
-        if length > LARGEST_CONFIG {
-            let msg = format!("standard input has more than {LARGEST_CONFIG} bytes");
-            return Err(Error::new(Code::Io, msg));
-        }
-    }
-    text.truncate(length);
-    Ok(text)
+    let text = stdio::read_all(LARGEST_CONFIG)
+        .map_err(|errno| Error::io("read the network configuration from standard input", errno))?;
+    text.ok_or_else(|| {
+        let msg = format!("standard input has more than {LARGEST_CONFIG} bytes");
+        Error::new(Code::Io, msg)
+    })
 }
 
 /// The answer to VERSION, on one line as the reference prints it.

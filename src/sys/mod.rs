@@ -1,9 +1,10 @@
-//! The other system calls: network namespaces, sysctls, file locks, taps, security contexts. Nothing in here
-//! knows of CNI.
+//! The other system calls: network namespaces, sysctls, file locks, taps, security contexts, standard input and
+//! output. Nothing in here knows of CNI.
 
 pub mod ifreq;
 pub mod lock;
 pub mod netns;
 pub mod selinux;
+pub mod stdio;
 pub mod sysctl;
 pub mod tun;

@@ -1,4 +1,4 @@
-//! Network namespaces (network_namespaces(7), setns(2), ioctl_ns(2)).
+//! Network namespaces (network_namespaces(7), setns(2), ioctl_ns(2), linux/sockios.h).
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::lock::{Kind, lock};
 use crate::trace;
@@ -20,7 +21,7 @@ use crate::trace;
 const CURRENT: &str = "/proc/thread-self/ns/net";
 /// `NS_GET_NSTYPE` (linux/nsfs.h): `_IO(0xb7, 0x3)`.
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
-/// `SIOCGSKNS` (linux/sockios.h).
+/// `SIOCGSKNS` (linux/sockios.h, since 4.10): the network namespace of a socket.
 const SIOCGSKNS: libc::Ioctl = 0x894c;
 
 /// A network namespace, held open.
@@ -83,7 +84,7 @@ impl Netns {
     /// Opens the namespace that this thread is in.
     ///
     /// # Errors
-    /// Those of open(2): /proc is not mounted.
+    /// Those of open(2), where only /proc tells: it is not mounted.
     pub fn current() -> io::Result<Self> {
         open_current().map(Self::of)
     }
@@ -93,10 +94,7 @@ impl Netns {
     /// # Errors
     /// `EPERM` without `CAP_NET_ADMIN` there.
     pub fn of_socket(socket: BorrowedFd<'_>) -> Result<Self, Errno> {
-        // SAFETY: this request takes no argument; of what is no socket it fails.
-        let fd = Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) })?;
-        // SAFETY: SIOCGSKNS has made the descriptor, and nobody else knows of it.
-        Ok(Self::of(unsafe { OwnedFd::from_raw_fd(fd) }.into()))
+        namespace_of(socket).map(Self::of)
     }
 
     /// Makes a namespace and keeps it at `path`, a file that is created; this thread stays where it is.
@@ -118,7 +116,7 @@ impl Netns {
     /// Whether this is the namespace that the thread is in.
     ///
     /// # Errors
-    /// Those of stat(2): /proc is not mounted.
+    /// Those of [`current`](Self::current) and stat(2).
     pub fn is_current(&self) -> io::Result<bool> {
         Ok(self.id()? == id(self.home()?)?)
     }
@@ -198,9 +196,29 @@ fn id(file: &File) -> io::Result<Id> {
 }
 
 fn open_current() -> io::Result<File> {
-    let file = File::open(CURRENT);
-    trace::file("open", CURRENT, &file);
-    file
+    let file = namespace_of_new_socket();
+    trace::file("ask", "a new socket for its namespace (SIOCGSKNS)", &file);
+    file.or_else(|_| {
+        let file = File::open(CURRENT);
+        trace::file("open", CURRENT, &file);
+        file
+    })
+}
+
+/// A socket is of the namespace that the thread is in. To open that in /proc takes the kernel several times
+/// as long, since it has no entries yet for a process that has only begun, and drops them as it ends. But
+/// this needs `CAP_NET_ADMIN`, which address management alone can do without.
+fn namespace_of_new_socket() -> Result<File, Errno> {
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    namespace_of(socket.as_fd())
+}
+
+fn namespace_of(socket: BorrowedFd<'_>) -> Result<File, Errno> {
+    // SAFETY: this request takes no argument; of what is no socket it fails.
+    let fd = Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) })?;
+    // SAFETY: the kernel has opened it, close-on-exec, for this call, so it is nobody else's.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(fd.into())
 }
 
 impl AsFd for Netns {

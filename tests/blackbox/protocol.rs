@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use plumb::cni::{Plugin, Request, frame};
 use serde_json::{Value, json};
 
-use crate::harness::{BIN, Call, Host, PLUMB, Pod, patience};
+use crate::harness::{BIN, Call, Host, PLUMB, Pod, ipv4, patience};
 
 const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 const PLUGINS: [&str; 5] = ["bridge", "ptp", "loopback", "host-local", "static"];
@@ -942,6 +942,23 @@ fn an_add_that_can_not_tell_its_result_is_undone() {
         let outcome = Call::new(&host, command, &conf).stdout("/dev/full").run();
         assert_eq!(outcome.status.code(), Some(1), "{outcome:#?}");
     }
+}
+
+/// A socket tells its namespace to who has CAP_NET_ADMIN, which address management alone does not need.
+#[test]
+fn our_own_namespace_is_refused_without_privilege_too() {
+    let host = Host::new();
+    let pod = host.pod("a");
+    let conf = json!({
+        "cniVersion": "1.1.0", "name": "net", "type": "host-local", "ipam": ipv4(),
+    });
+    let without = ["setpriv", "--bounding-set=-net_admin"];
+    let call = Call::new(&host, "ADD", &conf).of(&pod).under(&without);
+    let own = call.clone().env("CNI_NETNS", "/proc/self/ns/net");
+    own.run().fails(8, &["CNI_NETNS", "should not be the same"]);
+    assert_eq!(host.leases("net"), [] as [&str; 0]);
+    call.run().ok();
+    assert_eq!(host.leases("net"), ["10.1.0.2"]);
 }
 
 #[test]
