@@ -1,9 +1,11 @@
 //! The main job: two pods on a bridge reach each other, their gateway and the outside, and are
 //! deleted without a trace.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::harness::{Call, Host, Pod, network};
+use crate::harness::{Call, Host, Pod, network, patience};
 
 /// A router and a server beyond it: `10.99.0.2` and `fd99::2`, which know no way back to pods.
 pub fn outside(host: &Host) -> Pod<'_> {
@@ -25,7 +27,9 @@ pub fn peer_seen_by(outside: &Pod<'_>, server: &str, pod: &Pod<'_>) -> String {
         .spawn()
         .unwrap();
     let address = if server.contains(':') { format!("[{server}]") } else { server.to_owned() };
-    let answer = pod.sh(&format!("socat -T 5 - TCP:{address}:8080,retry=500,interval=0.02"));
+    let silence = patience(Duration::from_secs(5)).as_secs();
+    let answer =
+        pod.sh(&format!("socat -T {silence} - TCP:{address}:8080,retry=500,interval=0.02"));
     listener.wait().unwrap();
     answer.trim().trim_matches(['[', ']']).to_owned()
 }
