@@ -116,7 +116,7 @@ impl Call<'_> {
             mtu: None,
             peer_name: &self.attachment.ifname,
             peer_mac: self.attachment.container_mac(),
-            peer_netns: netns.as_fd(),
+            peer_netns: Some(netns.as_fd()),
         };
         let up = Change { up: true, ..Change::default() };
         host.execute(&[&pair, &Set { target: Target::Name(&name), change: up }])?;

@@ -436,7 +436,7 @@ fn check_master(request: &Request, conf: &Conf, link: &Link) -> Result<(), Error
 /// Code 50: the kernel lacks the kind of link; the master is missing or down; or address management can't.
 pub fn status(request: &Request, conf: &Conf) -> Result<(), Error> {
     let mut host = Socket::open(Family::Route).map_err(|error| Error::from(error).unavailable())?;
-    link::probe(&mut host, conf.child).map_err(|error| Error::from(error).unavailable())?;
+    link::probe(&mut host, conf.child.kind()).map_err(|error| Error::from(error).unavailable())?;
     if let Some(master) = conf.master.as_ref().filter(|master| !master.in_container)
         && !(master.name.is_none() && conf.addresses == Addresses::OrOfChain)
     {

@@ -199,8 +199,8 @@ impl Request for Probe {
 ///
 /// # Errors
 /// `EOPNOTSUPP`: it does not; or another refusal.
-pub fn probe<C: Channel>(socket: &mut Socket<C>, child: Child) -> Result<(), Error> {
-    socket.execute(&[&Probe(child.kind())])
+pub fn probe<C: Channel>(socket: &mut Socket<C>, kind: &'static str) -> Result<(), Error> {
+    socket.execute(&[&Probe(kind)])
 }
 
 #[cfg(test)]
