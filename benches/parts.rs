@@ -75,7 +75,7 @@ fn requests(c: &mut Criterion) {
                 mtu: None,
                 peer_name: "eth0",
                 peer_mac: Mac([2, 0, 0, 0, 0, 2]),
-                peer_netns: netns.as_fd(),
+                peer_netns: Some(netns.as_fd()),
             };
             let change = Change { alias: Some(LABEL), ..Change::default() };
             let alias = link::Set { target, change };

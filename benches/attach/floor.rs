@@ -230,7 +230,7 @@ impl Call<'_> {
             mtu: None,
             peer_name: &self.attachment.ifname,
             peer_mac: self.attachment.container_mac(),
-            peer_netns: netns.as_fd(),
+            peer_netns: Some(netns.as_fd()),
         }
     }
 

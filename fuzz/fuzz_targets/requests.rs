@@ -31,7 +31,7 @@ enum Input<'a> {
         numbers: [u32; 5],
         scope: Option<u8>,
     },
-    Bridge(Name<'a>, [u8; 6], Option<u32>, bool),
+    Bridge(Name<'a>, [u8; 6], Option<u32>, [bool; 2]),
     Veth {
         names: [Name<'a>; 2],
         macs: [[u8; 6]; 2],
@@ -218,19 +218,20 @@ fn read_back(input: &Input<'_>) -> Option<()> {
             assert_eq!(Route { scope, ..read }, new);
             assert!(scope.is_none() || read.scope == scope);
         }
-        Input::Bridge(Name(name), mac, mtu, multicast_snooping) => {
+        Input::Bridge(Name(name), mac, mtu, [multicast_snooping, vlan_filtering]) => {
             let mac = Mac(mac);
-            let answer = answer(Family::Route, &NewBridge { name, mac, mtu, multicast_snooping })?;
+            let new = NewBridge { name, mac, mtu, multicast_snooping, vlan_filtering };
+            let answer = answer(Family::Route, &new)?;
             let read = link::get(&mut parrot(&answer), Target::Index(1)).unwrap().unwrap();
             assert_eq!((read.name.as_str(), read.mac), (name, Some(mac)));
             assert_eq!(read.mtu, mtu.unwrap_or(0));
-            assert!(read.is_bridge() && !read.up);
+            assert!(read.is_bridge() && !read.up && read.vlan_filtering == vlan_filtering);
         }
         Input::Veth { ref names, macs, mtu } => {
             let [name, peer_name] = names.each_ref().map(|name| name.0);
             let [mac, peer_mac] = macs.map(Mac);
             let stdin = std::io::stdin();
-            let peer_netns = stdin.as_fd();
+            let peer_netns = Some(stdin.as_fd());
             let new = NewVeth { name, mac, mtu, peer_name, peer_mac, peer_netns };
             let answer = answer(Family::Route, &new)?;
             let read = link::get(&mut parrot(&answer), Target::Index(1)).unwrap().unwrap();

@@ -97,7 +97,7 @@ pub fn make_segment(name: &str, far_end: &str) -> io::Result<()> {
         mtu: None,
         peer_name: far_end,
         peer_mac: Mac([2, 0, 0, 0, 0, 2]),
-        peer_netns: here.as_fd(),
+        peer_netns: Some(here.as_fd()),
     };
     execute(&[&cable, &up(far_end), &up(name)])
 }

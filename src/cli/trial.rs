@@ -18,6 +18,7 @@ use crate::cni::{CniResult, Version};
 use crate::net::{Cidr, from_bits, to_bits};
 use crate::nl::nft::set::{self, Set};
 use crate::nl::{Family, Socket, addr, link};
+use crate::plugins::bridge::vlan_gateway;
 use crate::plugins::{masquerade, spoof_check};
 use crate::sys::netns::Netns;
 
@@ -299,17 +300,17 @@ impl Trial {
     }
 
     /// Proves that the pods have left nothing. What serves all pods of a network stays, as with the
-    /// reference plugins: an empty bridge and the rules without elements.
+    /// reference plugins: a bridge with nothing but VLANs' gateways on it, and the rules without elements.
     fn look_for_remains(&mut self) {
         let mut left: Vec<String> = Vec::new();
         let mut bridges = Vec::new();
         match links() {
             Ok(links) => {
                 for link in links.iter().filter(|link| !self.links_before.contains(&link.name)) {
-                    let empty = !links.iter().any(|port| port.master == Some(link.index));
-                    if link.is_bridge() && empty {
+                    let mut ports = links.iter().filter(|port| port.master == Some(link.index));
+                    if link.is_bridge() && ports.all(is_gateway) {
                         bridges.push(link.name.clone());
-                    } else {
+                    } else if !is_gateway(link) {
                         left.push(format!("link {}", link.name));
                     }
                 }
@@ -383,6 +384,11 @@ fn link_local(pod: &Pod) -> Option<IpAddr> {
         addr::of_link(socket, index.unwrap_or(0))
     });
     addresses?.into_iter().find(|a| a.link_local).map(|a| a.cidr.address)
+}
+
+/// Whether a link is either end of the pair by which a VLAN's gateway is on its bridge.
+fn is_gateway(link: &link::Link) -> bool {
+    link.alias.as_ref().is_some_and(|alias| alias.starts_with(vlan_gateway::LABEL_PREFIX))
 }
 
 fn links() -> Result<Vec<link::Link>, String> {

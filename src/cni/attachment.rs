@@ -63,16 +63,7 @@ impl Attachment {
     /// again from the names alone, and that nobody can choose names to hit another's.
     #[must_use]
     pub fn host_link(&self) -> String {
-        const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-        let mut bits =
-            self.digest(b"link").first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
-        let mut name = String::from("veth");
-        for _ in 0..11 {
-            let index = (bits >> 59) as usize;
-            name.push(ALPHABET.get(index).map_or('a', |letter| char::from(*letter)));
-            bits <<= 5;
-        }
-        name
+        veth_name(&self.digest(b"link"))
     }
 
     /// Address of the host's end of a veth pair. Set at birth it is left alone by udev, which replaces
@@ -96,6 +87,20 @@ impl Attachment {
             self.ifname.as_bytes(),
         ])
     }
+}
+
+/// A name for a link that nobody need know: `veth` and the first 55 bits of a digest.
+#[must_use]
+pub fn veth_name(digest: &[u8; 32]) -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let mut bits = digest.first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
+    let mut name = String::from("veth");
+    for _ in 0..11 {
+        let index = (bits >> 59) as usize;
+        name.push(ALPHABET.get(index).map_or('a', |letter| char::from(*letter)));
+        bits <<= 5;
+    }
+    name
 }
 
 #[cfg(test)]

@@ -25,8 +25,9 @@ const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 const VETH_INFO_PEER: u16 = 1;
 /// `IFLA_BR_MCAST_SNOOPING` (linux/if_link.h).
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
-/// `IFLA_BR_VLAN_FILTERING` (linux/if_link.h).
+/// `IFLA_BR_VLAN_FILTERING`, `IFLA_BR_VLAN_DEFAULT_PVID` (linux/if_link.h).
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
+const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
 /// `IFLA_BRPORT_MODE`, hairpin; `IFLA_BRPORT_ISOLATED` (linux/if_link.h).
 const IFLA_BRPORT_MODE: u16 = 4;
 /// `IFLA_BRPORT_BRIDGE_ID`: priority and link-layer address of the designated bridge, two bytes and six.
@@ -135,6 +136,8 @@ pub struct Link {
     pub traffic: Traffic,
     /// Of a bridge: VLAN filtering is on.
     pub vlan_filtering: bool,
+    /// Of a bridge: the VLAN that a new port is in, native; 0 for none. None if the kernel can't filter VLANs.
+    pub default_pvid: Option<u16>,
     /// Of a bridge's port.
     pub port: PortFlags,
     /// Of a bridge's port: the link-layer address of its bridge, as the port's designated bridge. None if the
@@ -249,6 +252,9 @@ impl Link {
                         match (self.kind.as_deref(), option.kind) {
                             (Some("bridge"), IFLA_BR_VLAN_FILTERING) => {
                                 self.vlan_filtering = option.u8()? != 0;
+                            }
+                            (Some("bridge"), IFLA_BR_VLAN_DEFAULT_PVID) => {
+                                self.default_pvid = Some(option.u16()?);
                             }
                             (Some("macvlan"), child::IFLA_MACVLAN_MODE) => {
                                 self.variant = Some(option.u32()?);
@@ -412,6 +418,8 @@ pub struct NewBridge<'a> {
     /// Look into multicast to carry it only to who wants it. Without a querier in the network that
     /// decides nothing, and each new port costs the kernel a walk over the timers of all.
     pub multicast_snooping: bool,
+    /// Keep VLANs apart. A kernel that can't refuses to (`EOPNOTSUPP`), whether it is told to or not to.
+    pub vlan_filtering: bool,
 }
 
 impl fmt::Display for NewBridge<'_> {
@@ -439,13 +447,18 @@ impl Request for NewBridge<'_> {
         out.nest(libc::IFLA_LINKINFO, |out| {
             out.put(libc::IFLA_INFO_KIND, b"bridge".as_slice());
             let snooping = u8::from(self.multicast_snooping);
-            out.nest(libc::IFLA_INFO_DATA, |out| out.put(IFLA_BR_MCAST_SNOOPING, &snooping));
+            out.nest(libc::IFLA_INFO_DATA, |out| {
+                out.put(IFLA_BR_MCAST_SNOOPING, &snooping);
+                if self.vlan_filtering {
+                    out.put(IFLA_BR_VLAN_FILTERING, &1_u8);
+                }
+            });
         });
     }
 }
 
-/// Makes a veth pair, both ends down, the other born in another namespace under its final name, so that
-/// no interface ever moves.
+/// Makes a veth pair, both ends down, the other born in its namespace under its final name, so that no
+/// interface ever moves.
 ///
 /// `ip link add name veth… mtu … address … numtxqueues 1 numrxqueues 1 type veth peer name eth0 netns …`
 #[derive(Clone, Copy, Debug)]
@@ -460,13 +473,19 @@ pub struct NewVeth<'a> {
     pub peer_name: &'a str,
     /// The other end's address.
     pub peer_mac: Mac,
-    /// The other end's network namespace.
-    pub peer_netns: BorrowedFd<'a>,
+    /// The other end's network namespace; our own if none.
+    pub peer_netns: Option<BorrowedFd<'a>>,
 }
 
 impl fmt::Display for NewVeth<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "create veth pair {:?} (host) and {:?} (container)", self.name, self.peer_name)
+        match self.peer_netns {
+            Some(_) => {
+                let (host, container) = (self.name, self.peer_name);
+                write!(f, "create veth pair {host:?} (host) and {container:?} (container)")
+            }
+            None => write!(f, "create veth pair {:?} and {:?}", self.name, self.peer_name),
+        }
     }
 }
 
@@ -501,8 +520,9 @@ impl Request for NewVeth<'_> {
                 out.nest(VETH_INFO_PEER, |out| {
                     header(out, 0, 0, 0);
                     self.end(out, self.peer_name, self.peer_mac);
-                    let netns = self.peer_netns.as_raw_fd().cast_unsigned();
-                    out.put(libc::IFLA_NET_NS_FD, &netns);
+                    if let Some(netns) = self.peer_netns {
+                        out.put(libc::IFLA_NET_NS_FD, &netns.as_raw_fd().cast_unsigned());
+                    }
                 });
             });
         });
@@ -600,6 +620,37 @@ impl Request for Set<'_> {
                 });
             });
         }
+    }
+}
+
+/// Switches the filtering of VLANs by a bridge: `ip link set dev … type bridge vlan_filtering 1`.
+#[derive(Clone, Copy, Debug)]
+pub struct SetVlanFiltering<'a> {
+    /// The bridge.
+    pub target: Target<'a>,
+    /// On or off.
+    pub on: bool,
+}
+
+impl fmt::Display for SetVlanFiltering<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = if self.on { "on" } else { "off" };
+        write!(f, "set {} (VLAN filtering {state})", self.target)
+    }
+}
+
+impl Request for SetVlanFiltering<'_> {
+    fn kind(&self) -> u16 {
+        libc::RTM_NEWLINK
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        self.target.header(out, 0, 0);
+        out.nest(libc::IFLA_LINKINFO, |out| {
+            out.put(libc::IFLA_INFO_KIND, b"bridge".as_slice());
+            let on = u8::from(self.on);
+            out.nest(libc::IFLA_INFO_DATA, |out| out.put(IFLA_BR_VLAN_FILTERING, &on));
+        });
     }
 }
 

@@ -1,10 +1,12 @@
 //! Netlink: how everything here talks to the kernel.
 //!
 //! [`wire`] is the format, [`request`] what can be asked, [`socket`] the conversation. Then one file
-//! per kernel object, with typed requests and what they are answered by: [`link`], [`addr`], [`route`],
-//! [`nft`] for packet rules, and [`nsid`]. [`pretty`] shows messages to people. Nothing in here knows of CNI.
+//! per kernel object, with typed requests and what they are answered by: [`link`], [`bridge_vlan`], [`addr`],
+//! [`route`], [`nft`] for packet rules, and [`nsid`]. [`pretty`] shows messages to people. Nothing in here
+//! knows of CNI.
 
 pub mod addr;
+pub mod bridge_vlan;
 pub mod error;
 pub mod link;
 pub mod monitor;

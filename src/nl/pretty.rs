@@ -70,6 +70,8 @@ enum Format {
     NextHops,
     /// An element's user data.
     Comment,
+    /// `struct bridge_vlan_info` (linux/if_bridge.h)
+    VlanInfo,
 }
 
 /// What stands between a message's header and its attributes.
@@ -81,6 +83,8 @@ enum FamilyHeader {
     Address,
     /// `struct rtmsg`
     Route,
+    /// `struct br_vlan_msg`
+    BridgeVlan,
     /// `struct nfgenmsg`
     Netfilter,
 }
@@ -281,7 +285,7 @@ impl FamilyHeader {
     const fn length(self) -> usize {
         match self {
             Self::Link => 16,
-            Self::Address => 8,
+            Self::Address | Self::BridgeVlan => 8,
             Self::Route => 12,
             Self::Netfilter => 4,
         }
@@ -329,6 +333,9 @@ fn family_header<'a>(
             named(f, byte(7).into(), tables::ROUTE_TYPES)?;
             write!(f, " flags {:#x}", number(8))
         }),
+        FamilyHeader::BridgeVlan => {
+            address_family(f, byte(0)).and_then(|()| write!(f, " link {}", number(4)))
+        }
         FamilyHeader::Netfilter => {
             let family = match byte(0) {
                 0 => "unspec".to_owned(),
@@ -448,6 +455,16 @@ fn show(
         Format::Comment => Some(comment(payload))
             .filter(|comment| !comment.is_empty())
             .map(|comment| write!(f, " comment {comment:?}")),
+        Format::VlanInfo => payload
+            .split_first_chunk::<2>()
+            .and_then(|(flags, number)| {
+                let number = u16::from_ne_bytes(*number.first_chunk()?);
+                Some((u16::from_ne_bytes(*flags), number))
+            })
+            .map(|(flags, number)| {
+                write!(f, " {number} flags ")?;
+                bits(f, flags.into(), tables::VLAN_FLAGS)
+            }),
     };
     match shown {
         Some(shown) => shown,

@@ -72,7 +72,7 @@ impl<'a> Pair<'a> {
             mtu: self.mtu,
             peer_name: &attachment.ifname,
             peer_mac: self.container_mac,
-            peer_netns: self.netns.as_fd(),
+            peer_netns: Some(self.netns.as_fd()),
         };
         // What the kernel does not take when it makes a link. The link comes up last: while it is up a
         // change of the alias would be told to everybody, and IPv6 would look through all its routes.
@@ -107,14 +107,20 @@ impl<'a> Pair<'a> {
         Ok(made)
     }
 
-    /// Makes the host's end a port of a bridge, and returns it.
+    /// Makes the host's end a port of a bridge, has the kernel carry out what `then` asks of the port, and
+    /// returns it.
     ///
     /// If the container's end is up already the port has a carrier, and the bridge enables it a single time;
     /// each time costs the kernel a walk over all ports.
     ///
     /// # Errors
     /// The kernel's refusal: the bridge has no room for another port, for one.
-    pub fn connect(&self, host: &mut Socket, bridge: u32) -> Result<Link, nl::Error> {
+    pub fn connect(
+        &self,
+        host: &mut Socket,
+        bridge: u32,
+        then: &[&dyn NlRequest],
+    ) -> Result<Link, nl::Error> {
         let name = self.attachment.host_link();
         let target = Target::Name(&name);
         let change = Change { master: Some(bridge), ..Change::default() };
@@ -124,7 +130,7 @@ impl<'a> Pair<'a> {
             link::Set { target, change: Change { port: self.port, ..Change::default() } };
         let has_settings = self.port.is_some_and(|flags| flags != PortFlags::default());
         let requests: &[&dyn NlRequest] = if has_settings { &[&join, &settings] } else { &[&join] };
-        link::execute_then_get(host, requests, target)
+        link::execute_then_get(host, &[requests, then].concat(), target)
     }
 }
 
@@ -240,7 +246,10 @@ pub fn delete(request: &Request) -> Result<bool, Error> {
 }
 
 /// Deletes a link unless it says that it is another's.
-fn delete_own(host: &mut Socket, name: &str, label: &str) -> Result<(), Error> {
+///
+/// # Errors
+/// It is another's; the kernel's refusal.
+pub fn delete_own(host: &mut Socket, name: &str, label: &str) -> Result<(), Error> {
     match link::get(host, Target::Name(name))? {
         Some(link) if link.alias.as_deref().is_none_or(|alias| alias == label) => {
             delete_link(host, name).map(drop)

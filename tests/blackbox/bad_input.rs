@@ -377,12 +377,11 @@ fn values_of_bridge_out_of_range() {
     let mut down = leasing();
     down["disableContainerInterface"] = true.into();
     host.conf(&down, INVALID, &["disableContainerInterface", "ipam.type"], Cleans);
-    // Known, and not to be ignored; code 2 of the specification.
-    for (key, value) in [("vlan", json!(5)), ("vlanTrunk", json!([{"id": 5}]))] {
-        let mut conf = layer2();
-        conf[key] = value;
-        host.conf(&conf, 2, &[key, "VLAN"], Cleans);
-    }
+    let mut long = leasing();
+    long["bridge"] = "twelve-bytes".into();
+    long["vlan"] = 100.into();
+    long["isGateway"] = true.into();
+    host.conf(&long, INVALID, &["bridge", "\"twelve-bytes.100\"", "15 bytes"], Cleans);
     host.end();
 }
 

@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod bridge;
+mod bridge_vlan;
 mod check;
 mod child;
 mod cli;

@@ -14,7 +14,13 @@ const MAC: Mac = Mac([0x02, 0, 0x5e, 0x10, 0, 0x01]);
 /// ip(8) writes the name behind what else the command line says.
 #[test]
 fn a_bridge_is_made_with_its_address_and_mtu() {
-    let request = NewBridge { name: "cni0", mac: MAC, mtu: Some(1400), multicast_snooping: false };
+    let request = NewBridge {
+        name: "cni0",
+        mac: MAC,
+        mtu: Some(1400),
+        multicast_snooping: false,
+        vlan_filtering: false,
+    };
     let expected = hex("
         5c000000 1000 0506 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK | EXCL | CREATE
         00000000 00000000 00000000 00000000    # struct ifinfomsg
@@ -35,7 +41,8 @@ fn a_bridge_is_made_with_its_address_and_mtu() {
 #[test]
 fn a_bridge_without_mtu_is_left_the_kernels() {
     let mac = Mac([0x02, 0, 0x5e, 0x10, 0, 0x02]);
-    let request = NewBridge { name: "cni2", mac, mtu: None, multicast_snooping: true };
+    let request =
+        NewBridge { name: "cni2", mac, mtu: None, multicast_snooping: true, vlan_filtering: false };
     let expected = hex("
         54000000 1000 0506 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK | EXCL | CREATE
         00000000 00000000 00000000 00000000    # struct ifinfomsg
@@ -47,6 +54,49 @@ fn a_bridge_without_mtu_is_left_the_kernels() {
             0500 1700 01000000                 # IFLA_BR_MCAST_SNOOPING 1
         ");
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
+}
+
+/// `ip link add name br7 address 02:00:5e:10:00:02 type bridge mcast_snooping 0 vlan_filtering 1`
+///
+/// ip(8) writes the name behind what else the command line says.
+#[test]
+fn a_bridge_can_be_made_to_filter_vlans() {
+    let mac = Mac([0x02, 0, 0x5e, 0x10, 0, 0x02]);
+    let request =
+        NewBridge { name: "br7", mac, mtu: None, multicast_snooping: false, vlan_filtering: true };
+    let expected = hex("
+        58000000 1000 0506 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK | EXCL | CREATE
+        00000000 00000000 00000000 00000000    # struct ifinfomsg
+        0800 0300 62723700                     # IFLA_IFNAME br7
+        0a00 0100 02005e10 00020000            # IFLA_ADDRESS 02:00:5e:10:00:02
+        2400 1200                              # IFLA_LINKINFO
+          0a00 0100 62726964 67650000          # IFLA_INFO_KIND bridge
+          1400 0200                            # IFLA_INFO_DATA
+            0500 1700 00000000                 # IFLA_BR_MCAST_SNOOPING 0
+            0500 0700 01000000                 # IFLA_BR_VLAN_FILTERING 1
+        ");
+    assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
+}
+
+/// `ip link set br1 type bridge vlan_filtering 1`
+///
+/// ip(8) asks for the index first.
+#[test]
+fn filtering_of_vlans_is_switched() {
+    for (on, byte) in [(true, "01"), (false, "00")] {
+        let request = SetVlanFiltering { target: Target::Index(2), on };
+        let expected = hex(&format!(
+            "
+            3c000000 1000 0500 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK
+            00000000 02000000 00000000 00000000    # struct ifinfomsg
+            1c00 1200                              # IFLA_LINKINFO
+              0a00 0100 62726964 67650000          # IFLA_INFO_KIND bridge
+              0c00 0200                            # IFLA_INFO_DATA
+                0500 0700 {byte}000000             # IFLA_BR_VLAN_FILTERING
+            "
+        ));
+        assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
+    }
 }
 
 /// `ip link add name vethcafe mtu 1400 address 02:00:5e:10:00:03 numtxqueues 1 numrxqueues 1 type
@@ -65,7 +115,7 @@ fn a_veth_pair_is_made_whole_and_in_its_namespaces() {
         mtu: Some(1400),
         peer_name: "eth0",
         peer_mac: Mac([0x02, 0, 0x5e, 0x10, 0, 0x04]),
-        peer_netns: netns.as_fd(),
+        peer_netns: Some(netns.as_fd()),
     };
     let expected = hex("
         b0000000 1000 0506 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK | EXCL | CREATE
@@ -104,7 +154,7 @@ fn a_veth_pair_needs_no_mtu() {
         mtu: None,
         peer_name: "eth1",
         peer_mac: Mac([0x02, 0, 0x5e, 0x10, 0, 0x06]),
-        peer_netns: netns.as_fd(),
+        peer_netns: Some(netns.as_fd()),
     };
     let expected = hex("
         a0000000 1000 0506 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK | EXCL | CREATE
@@ -123,6 +173,38 @@ fn a_veth_pair_needs_no_mtu() {
               0800 1f00 01000000               # IFLA_NUM_TX_QUEUES 1
               0800 2000 01000000               # IFLA_NUM_RX_QUEUES 1
               0800 1c00 02000000               # IFLA_NET_NS_FD 2
+        ");
+    assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
+}
+
+/// The same without a namespace: the other end is born where the kernel is asked.
+#[test]
+fn a_veth_pair_can_be_made_in_one_namespace() {
+    let peer_mac = Mac([0x02, 0, 0x5e, 0x10, 0, 0x06]);
+    let request = NewVeth {
+        name: "br0.100",
+        mac: MAC,
+        mtu: None,
+        peer_name: "vethbeef",
+        peer_mac,
+        peer_netns: None,
+    };
+    let expected = hex("
+        98000000 1000 0506 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK | EXCL | CREATE
+        00000000 00000000 00000000 00000000    # struct ifinfomsg
+        0c00 0300 6272302e 31303000            # IFLA_IFNAME br0.100
+        0a00 0100 02005e10 00010000            # IFLA_ADDRESS 02:00:5e:10:00:01
+        0800 1f00 01000000                     # IFLA_NUM_TX_QUEUES 1
+        0800 2000 01000000                     # IFLA_NUM_RX_QUEUES 1
+        5000 1200                              # IFLA_LINKINFO
+          0800 0100 76657468                   # IFLA_INFO_KIND veth
+          4400 0200                            # IFLA_INFO_DATA
+            4000 0100                          # VETH_INFO_PEER
+              00000000 00000000 00000000 00000000 # struct ifinfomsg
+              0d00 0300 76657468 62656566 00000000 # IFLA_IFNAME vethbeef
+              0a00 0100 02005e10 00060000      # IFLA_ADDRESS 02:00:5e:10:00:06
+              0800 1f00 01000000               # IFLA_NUM_TX_QUEUES 1
+              0800 2000 01000000               # IFLA_NUM_RX_QUEUES 1
         ");
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
 }
@@ -447,6 +529,7 @@ fn a_bridge_is_read() {
         traffic: Traffic { received: 224, sent: 504 },
         alias: None,
         vlan_filtering: false,
+        default_pvid: None,
         port: PortFlags::default(),
         bridge_mac: None,
         accepts_router_advertisements: true,
@@ -614,6 +697,7 @@ fn a_veth_that_is_a_bridges_port_is_read() {
         traffic: Traffic { received: 266, sent: 1130 },
         alias: Some("plumb:a/b".to_owned()),
         vlan_filtering: false,
+        default_pvid: None,
         port: PortFlags { hairpin: true, isolated: true },
         bridge_mac: Some(MAC),
         accepts_router_advertisements: true,
@@ -866,23 +950,27 @@ fn decode(message: &[u8]) -> Result<Link, Malformed> {
 /// by hand.
 #[test]
 fn vlan_filtering_of_a_bridge_is_read() {
-    let bridge = |filtering: u8| {
+    let bridge = |filtering: u8, default_pvid: u16| {
         message(libc::RTM_NEWLINK, Flags::empty(), 1, |out| {
             header(out, 2, 0, 0);
             out.nest(libc::IFLA_LINKINFO, |out| {
                 out.put(libc::IFLA_INFO_KIND, "bridge");
-                out.nest(libc::IFLA_INFO_DATA, |out| out.put(IFLA_BR_VLAN_FILTERING, &filtering));
+                out.nest(libc::IFLA_INFO_DATA, |out| {
+                    out.put(IFLA_BR_VLAN_FILTERING, &filtering);
+                    out.put(IFLA_BR_VLAN_DEFAULT_PVID, &default_pvid);
+                });
             });
         })
     };
-    let link = |filtering| Link {
+    let link = |vlan_filtering, default_pvid| Link {
         index: 2,
         kind: Some("bridge".to_owned()),
-        vlan_filtering: filtering,
+        vlan_filtering,
+        default_pvid: Some(default_pvid),
         ..Link::default()
     };
-    assert_eq!(decode(&bridge(1)), Ok(link(true)));
-    assert_eq!(decode(&bridge(0)), Ok(link(false)));
+    assert_eq!(decode(&bridge(1, 1)), Ok(link(true, 1)));
+    assert_eq!(decode(&bridge(0, 0)), Ok(link(false, 0)));
 }
 
 /// The numbers mean other things to other kinds of links: 7 is `IFLA_VXLAN_…`, 4 is `IFLA_BOND_SLAVE_…`.
@@ -957,14 +1045,25 @@ fn purposes_name_the_link_and_what_is_done_to_it() {
         mtu: None,
         peer_name: "eth0",
         peer_mac: MAC,
-        peer_netns: netns.as_fd(),
+        peer_netns: Some(netns.as_fd()),
     };
-    let bridge = NewBridge { name: "cni0", mac: MAC, mtu: None, multicast_snooping: true };
-    let purposes: [(&dyn Request, &str); 7] = [
+    let bridge = NewBridge {
+        name: "cni0",
+        mac: MAC,
+        mtu: None,
+        multicast_snooping: true,
+        vlan_filtering: true,
+    };
+    let on_the_host = NewVeth { peer_name: "vethbabe", peer_netns: None, ..veth };
+    let filtering = |on| SetVlanFiltering { target: Target::Name("cni0"), on };
+    let purposes: [(&dyn Request, &str); 10] = [
         (&Get(Some(Target::Index(7))), "read link 7"),
         (&Get(None), "list links"),
         (&bridge, r#"create bridge "cni0""#),
         (&veth, r#"create veth pair "vethcafe" (host) and "eth0" (container)"#),
+        (&on_the_host, r#"create veth pair "vethcafe" and "vethbabe""#),
+        (&filtering(true), r#"set link "cni0" (VLAN filtering on)"#),
+        (&filtering(false), r#"set link "cni0" (VLAN filtering off)"#),
         (
             &Set { target: Target::Name("eth0"), change: all },
             r#"set link "eth0" (up, promiscuous, master, address, mtu, alias, bridge port flags, arp_notify)"#,
@@ -1006,14 +1105,17 @@ proptest! {
         name in "[a-z][a-z0-9]{0,14}",
         mac: [u8; 6],
         mtu: Option<u32>,
+        vlan_filtering: bool,
     ) {
-        let request = NewBridge { name: &name, mac: Mac(mac), mtu, multicast_snooping: true };
+        let mac = Mac(mac);
+        let request = NewBridge { name: &name, mac, mtu, multicast_snooping: true, vlan_filtering };
         let read = decode(&sent(|kernel| kernel.execute(&[&request])).0);
         let expected = Link {
             name: name.clone(),
-            mac: Some(Mac(mac)),
+            mac: Some(mac),
             mtu: mtu.unwrap_or_default(),
             kind: Some("bridge".to_owned()),
+            vlan_filtering,
             ..Link::default()
         };
         prop_assert_eq!(read, Ok(expected));

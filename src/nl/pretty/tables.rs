@@ -6,7 +6,7 @@
 
 use super::Format::{
     Be, BeNamed, BeSigned, Bits, Bytes, Comment, Data, Flag, Ip, Mac, Name, Named, Nest, NextHops,
-    Number, Peer, Signed, Text,
+    Number, Peer, Signed, Text, VlanInfo,
 };
 use super::{FamilyHeader, Kind, Table};
 
@@ -33,7 +33,39 @@ pub const ROUTE: &[Kind] = &[
     Kind::new(24, "RTM_NEWROUTE", FamilyHeader::Route, ROUTES),
     Kind::new(25, "RTM_DELROUTE", FamilyHeader::Route, ROUTES),
     Kind::new(26, "RTM_GETROUTE", FamilyHeader::Route, ROUTES),
+    Kind::new(112, "RTM_NEWVLAN", FamilyHeader::BridgeVlan, VLANDB),
+    Kind::new(113, "RTM_DELVLAN", FamilyHeader::BridgeVlan, VLANDB),
+    Kind::new(114, "RTM_GETVLAN", FamilyHeader::BridgeVlan, VLANDB_DUMP),
 ];
+
+/// `BRIDGE_VLANDB_…` (linux/if_bridge.h)
+const VLANDB: Table = &[
+    ("BRIDGE_VLANDB_UNSPEC", Bytes),
+    ("BRIDGE_VLANDB_ENTRY", Nest(VLANDB_ENTRY)),
+    ("BRIDGE_VLANDB_GLOBAL_OPTIONS", Bytes),
+];
+
+/// `BRIDGE_VLANDB_DUMP_…` (linux/if_bridge.h)
+const VLANDB_DUMP: Table =
+    &[("BRIDGE_VLANDB_DUMP_UNSPEC", Bytes), ("BRIDGE_VLANDB_DUMP_FLAGS", Number)];
+
+/// `BRIDGE_VLANDB_ENTRY_…` (linux/if_bridge.h)
+const VLANDB_ENTRY: Table = &[
+    ("BRIDGE_VLANDB_ENTRY_UNSPEC", Bytes),
+    ("BRIDGE_VLANDB_ENTRY_INFO", VlanInfo),
+    ("BRIDGE_VLANDB_ENTRY_RANGE", Number),
+    ("BRIDGE_VLANDB_ENTRY_STATE", Named(PORT_STATES)),
+    ("BRIDGE_VLANDB_ENTRY_TUNNEL_INFO", Bytes),
+    ("BRIDGE_VLANDB_ENTRY_STATS", Bytes),
+    ("BRIDGE_VLANDB_ENTRY_MCAST_ROUTER", Number),
+    ("BRIDGE_VLANDB_ENTRY_MCAST_N_GROUPS", Number),
+    ("BRIDGE_VLANDB_ENTRY_MCAST_MAX_GROUPS", Number),
+    ("BRIDGE_VLANDB_ENTRY_NEIGH_SUPPRESS", Number),
+];
+
+/// `BRIDGE_VLAN_INFO_…` by bit (linux/if_bridge.h).
+pub const VLAN_FLAGS: &[&str] =
+    &["MASTER", "PVID", "UNTAGGED", "RANGE_BEGIN", "RANGE_END", "BRENTRY", "ONLY_OPTS"];
 
 /// nf_tables' messages, with the subsystem in the upper byte (linux/netfilter/nf_tables.h), and those
 /// around a transaction (linux/netfilter/nfnetlink.h).

@@ -17,6 +17,7 @@ struct Fixture {
 fn fixtures() -> Vec<Fixture> {
     [
         (Family::Route, include_str!("../addr/tests.rs")),
+        (Family::Route, include_str!("../bridge_vlan/tests.rs")),
         (Family::Route, include_str!("../link/tests.rs")),
         (Family::Route, include_str!("../link/child/tests.rs")),
         (Family::Route, include_str!("../route/tests.rs")),
@@ -108,6 +109,25 @@ fn requests_read_as_what_they_ask() {
     assert_eq!(shown(Family::Netfilter, &request), expected);
     let bridge_header = "type 2563 #9 REQUEST: 070000000c00048008000200fffffed4";
     assert!(shown(Family::Route, &request).starts_with(bridge_header), "of another family");
+}
+
+#[test]
+fn vlans_of_a_port_are_shown_with_what_is_done_with_them() {
+    let request = message(112, Flags::REQUEST, 3, |out| {
+        out.raw(&[7, 0, 0, 0, 4, 0, 0, 0]);
+        out.nest(1 | NESTED, |out| out.put(1, [6, 0, 100, 0].as_slice()));
+        out.nest(1 | NESTED, |out| {
+            out.put(1, [0, 0, 10, 0].as_slice());
+            out.put(2, &20_u16);
+        });
+    });
+    let expected = "RTM_NEWVLAN #3 REQUEST AF_BRIDGE link 4
+    BRIDGE_VLANDB_ENTRY
+        BRIDGE_VLANDB_ENTRY_INFO 100 flags PVID|UNTAGGED
+    BRIDGE_VLANDB_ENTRY
+        BRIDGE_VLANDB_ENTRY_INFO 10 flags 0
+        BRIDGE_VLANDB_ENTRY_RANGE 20\n";
+    assert_eq!(shown(Family::Route, &request), expected);
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! What plugin bridge is configured with.
 
+use super::vlan::Vlans;
 use crate::cni::conf::interface_name_fault;
 use crate::cni::json::Node;
 use crate::cni::result::{CniResult, Dns};
-use crate::cni::{Code, Error, Request};
+use crate::cni::{Error, Request};
 use crate::net::Mac;
 use crate::nl::link::PortFlags;
 use crate::plugins::conf;
@@ -28,6 +29,8 @@ pub struct Conf {
     pub promiscuous: bool,
     /// `hairpinMode`, `portIsolation`
     pub port: PortFlags,
+    /// `vlan`, `vlanTrunk`, `preserveDefaultVlan`; none if the port is in the bridge's default VLAN
+    pub vlans: Option<Vlans>,
     /// `macspoofchk`
     pub mac_spoof_check: bool,
     /// `enabledad`
@@ -60,6 +63,7 @@ impl Conf {
                 hairpin: root.flag("hairpinMode")?,
                 isolated: root.flag("portIsolation")?,
             },
+            vlans: Vlans::read(&root)?,
             mac_spoof_check: root.flag("macspoofchk")?,
             enable_dad: root.flag("enabledad")?,
             leave_down: root.flag("disableContainerInterface")?,
@@ -67,7 +71,6 @@ impl Conf {
             dns: request.conf.dns()?,
         };
         conf::check_masquerade_backend(&root)?;
-        check_vlans(&root)?;
         if read.port.hairpin && read.promiscuous {
             return Err(Error::invalid("promiscMode", "true", "false, as hairpinMode is true"));
         }
@@ -78,7 +81,20 @@ impl Conf {
                 "false, as addresses are configured (ipam.type)",
             ));
         }
+        if let (Some(name), true) = (read.gateway_link(), request.conf.ipam_type()?.is_some())
+            && let Some(fault) = interface_name_fault(&name)
+        {
+            let expected = "a shorter name, as that of the VLAN's gateway interface begins with it";
+            let got = format_args!("{:?}: {name:?} {fault}", read.bridge);
+            return Err(Error::invalid("bridge", got, expected));
+        }
         Ok(read)
+    }
+
+    /// Name of the interface that the gateway of the VLAN has beside the bridge; none if it is the bridge.
+    pub fn gateway_link(&self) -> Option<String> {
+        let vlan = self.vlans.as_ref()?.access.filter(|_| self.is_gateway)?;
+        Some(format!("{}.{vlan}", self.bridge))
     }
 
     /// How the container's end treats IPv6.
@@ -98,29 +114,5 @@ fn bridge_name(root: &Node<'_>) -> Result<String, Error> {
             format_args!("{name:?}, which {fault}"),
             "an interface name",
         )),
-    }
-}
-
-/// The VLAN keys are validated; to honour them is not in yet, and to ignore them would connect what is
-/// to be kept apart.
-fn check_vlans(root: &Node<'_>) -> Result<(), Error> {
-    let unsupported = |key: &str, value: &str| {
-        let msg = format!("{key}: VLANs on bridges are not supported yet, got {value}");
-        Err(Error::new(Code::UnsupportedField, msg))
-    };
-    root.flag("preserveDefaultVlan")?;
-    let trunk = root.list("vlanTrunk", |item| {
-        let id = item.number("id", 1..=4094)?;
-        let (min, max) = (item.number("minID", 1..=4094)?, item.number("maxID", 1..=4094)?);
-        match (id, min, max) {
-            (_, Some(min), Some(max)) if min <= max => Ok(()),
-            (Some(_), None, None) => Ok(()),
-            _ => Err(item.invalid("an id, or minID and maxID in this order")),
-        }
-    })?;
-    match root.number("vlan", 0..=4094)? {
-        Some(vlan) if vlan != 0 => unsupported("vlan", &vlan.to_string()),
-        _ if !trunk.is_empty() => unsupported("vlanTrunk", &format!("{} items", trunk.len())),
-        _ => Ok(()),
     }
 }

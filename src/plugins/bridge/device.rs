@@ -3,6 +3,7 @@
 use nix::errno::Errno;
 
 use super::conf::Conf;
+use super::vlan;
 use crate::cni::{Code, Error};
 use crate::net::Mac;
 use crate::nl::link::{Change, Link, Target};
@@ -25,7 +26,7 @@ pub(super) fn ensure<'a>(
 ) -> Result<Link, Error> {
     let name = &conf.bridge;
     for _ in 0..ATTEMPTS {
-        let Some(bridge) = link::get(host, Target::Name(name))? else {
+        let Some(mut bridge) = link::get(host, Target::Name(name))? else {
             before_making()?;
             make(host, conf, undo)?;
             continue;
@@ -39,6 +40,7 @@ pub(super) fn ensure<'a>(
                 "the name of a bridge, or a name that is free",
             ));
         }
+        vlan::ensure_filtering(host, conf, &mut bridge, undo)?;
         let change = Change {
             up: !bridge.up,
             promiscuous: conf.promiscuous && !bridge.promiscuous,
@@ -67,6 +69,7 @@ fn make<'a>(host: &mut Socket, conf: &'a Conf, undo: &mut Undo<'a>) -> Result<()
         mtu: conf.mtu,
         // Whom the host is the gateway of is in a network of the host's own, where nobody is a querier.
         multicast_snooping: !conf.is_gateway,
+        vlan_filtering: conf.vlans.is_some(),
     };
     let made = host.execute(&[&bridge]);
     if made.as_ref().is_err_and(|error| error.errno == Errno::EEXIST) {
@@ -74,12 +77,12 @@ fn make<'a>(host: &mut Socket, conf: &'a Conf, undo: &mut Undo<'a>) -> Result<()
     }
     // An answer that did not come through may have been a good one.
     undo.push(move || remove_unused(name));
-    Ok(made?)
+    made.map_err(|error| vlan::refused(conf, error))
 }
 
-/// A bridge's address: always the same on this machine, so that it outlives a new bridge of the same
+/// The address of a bridge or gateway interface: always the same on this machine, so that it outlives a new one of the same
 /// name, and another on any other machine that might share a link.
-fn stable_mac(name: &str) -> Mac {
+pub(super) fn stable_mac(name: &str) -> Mac {
     let read = |path| {
         let content = std::fs::read(path);
         trace::file("read", path, &content);

@@ -44,49 +44,49 @@ pub(super) fn add_default_routes(result: &mut CniResult) {
     }
 }
 
-/// What the bridge's addresses are to be, and what has to change for it.
+/// What the addresses of the bridge, or of its gateway interface, are to be, and what has to change for it.
 pub(super) struct Plan {
     /// The gateways' addresses.
     pub gateways: Vec<Cidr>,
-    /// Those that the bridge has not.
+    /// Those that the holder has not.
     missing: Vec<Cidr>,
     /// Addresses that stand in their way, and that `forceAddress` gives up.
     replaced: Vec<Cidr>,
 }
 
 impl Plan {
-    /// Compares what is with what is to be.
+    /// Compares what `holder` has with what it is to have.
     ///
     /// # Errors
     /// An address stands in the way, and may not be replaced.
     pub fn make(
         host: &mut Socket,
-        bridge: &Link,
+        holder: &Link,
         gateways: Vec<Cidr>,
         conf: &Conf,
     ) -> Result<Self, Error> {
         if gateways.is_empty() {
             return Ok(Self { gateways, missing: Vec::new(), replaced: Vec::new() });
         }
-        let found = addr::of_link(host, bridge.index)?;
+        let found = addr::of_link(host, holder.index)?;
         let is_missing = |gateway: &&Cidr| !found.iter().any(|address| address.cidr == **gateway);
         let missing: Vec<_> = gateways.iter().filter(is_missing).copied().collect();
         let conflicts = conflicts(&found, &gateways, &missing);
         if let Some(conflict) = conflicts.first()
             && !conf.force_address
         {
-            return Err(conflict.error(bridge));
+            return Err(conflict.error(holder));
         }
         let replaced = conflicts.iter().map(|conflict| conflict.found).collect();
         Ok(Self { gateways, missing, replaced })
     }
 
-    /// Whether the bridge is no gateway yet, or not all that it is to be.
+    /// Whether the holder is no gateway yet, or not all that it is to be.
     pub fn makes_a_gateway(&self) -> bool {
         !self.missing.is_empty()
     }
 
-    /// Gives the bridge the gateways' addresses.
+    /// Gives `holder`, which is the bridge or its gateway interface, the gateways' addresses.
     ///
     /// # Errors
     /// The kernel's refusal; another process has given it one that stands in the way.
@@ -94,33 +94,34 @@ impl Plan {
         &self,
         host: &mut Socket,
         bridge: &Link,
+        holder: &Link,
         attachment: &'a Attachment,
         undo: &mut Undo<'a>,
     ) -> Result<(), Error> {
         if self.missing.is_empty() {
             return Ok(());
         }
-        let index = bridge.index;
+        let (bridge, index) = (bridge.index, holder.index);
         let (missing, replaced) = (self.missing.clone(), self.replaced.clone());
         let changed = change_addresses(host, index, &replaced, &missing);
         undo.push(move || {
             let mut host = Socket::open(Family::Route)?;
             // Others of this network may rely on them by now; those of other networks, on the old ones.
-            if has_other_ports(&mut host, index, attachment)? {
+            if has_other_ports(&mut host, bridge, attachment)? {
                 return Ok(());
             }
             change_addresses(&mut host, index, &missing, &replaced)?;
             // One that came in between may have seen the addresses before they went.
-            if has_other_ports(&mut host, index, attachment)? {
+            if has_other_ports(&mut host, bridge, attachment)? {
                 change_addresses(&mut host, index, &replaced, &missing)?;
             }
             Ok(())
         });
-        changed.map_err(|error| error.of(format_args!("bridge {:?}", bridge.name)))?;
+        changed.map_err(|error| error.of(shown(holder)))?;
         // Another first ADD, of another configuration, may have done the same at the same time.
         let found = addr::of_link(host, index)?;
         match conflicts(&found, &self.gateways, &self.missing).first() {
-            Some(conflict) => Err(conflict.error(bridge)),
+            Some(conflict) => Err(conflict.error(holder)),
             None => Ok(()),
         }
     }
@@ -133,14 +134,20 @@ struct Conflict {
 }
 
 impl Conflict {
-    fn error(&self, bridge: &Link) -> Error {
-        let (name, Self { found, gateway }) = (&bridge.name, self);
+    fn error(&self, holder: &Link) -> Error {
+        let (holder, Self { found, gateway }) = (shown(holder), self);
         let msg = format!(
-            "bridge {name:?} already has an IP address different from {gateway}: {found}; \
+            "{holder} already has an IP address different from {gateway}: {found}; \
              forceAddress would replace it"
         );
         Error::new(Code::Internal, msg)
     }
+}
+
+/// Who has a gateway's addresses.
+fn shown(holder: &Link) -> String {
+    let kind = if holder.is_bridge() { "bridge" } else { "gateway interface" };
+    format!("{kind} {:?}", holder.name)
 }
 
 /// What stands in the way of those gateways that are missing: of IPv4 any address that is no gateway, of
@@ -188,12 +195,12 @@ fn has_other_ports(host: &mut Socket, bridge: u32, own: &Attachment) -> Result<b
     Ok(link::list(host)?.iter().any(|link| link.master == Some(bridge) && of_other(link)))
 }
 
-/// Sees whether the bridge has all gateways' addresses.
-pub(super) fn check(host: &mut Socket, bridge: &Link, gateways: &[Cidr]) -> Result<(), Error> {
-    let found = addr::of_link(host, bridge.index)?;
+/// Sees whether the bridge, or its gateway interface, has all gateways' addresses.
+pub(super) fn check(host: &mut Socket, holder: &Link, gateways: &[Cidr]) -> Result<(), Error> {
+    let found = addr::of_link(host, holder.index)?;
     for gateway in gateways {
         if !found.iter().any(|address| address.cidr == *gateway) {
-            let msg = format!("bridge {:?} has lost address {gateway}", bridge.name);
+            let msg = format!("{} has lost address {gateway}", shown(holder));
             return Err(Error::new(Code::Internal, msg));
         }
     }

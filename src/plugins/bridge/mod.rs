@@ -9,11 +9,17 @@
 //! DEL needs nothing but the configuration: the host's end bears a name that follows from the
 //! attachment's.
 //!
-//! `conf` is what is configured, `device` the bridge itself, `gateway` its part as gateway.
+//! With `vlan` or `vlanTrunk` the bridge keeps VLANs apart. The port is in its own before anything can come
+//! through it, and the gateway's addresses are on an interface beside the bridge.
+//!
+//! `conf` is what is configured, `device` the bridge itself, `gateway` its part as gateway; `vlan` which VLANs
+//! the port is in, `vlan_gateway` the gateway of one.
 
 pub mod conf;
 mod device;
 mod gateway;
+mod vlan;
+pub mod vlan_gateway;
 
 use super::container::{Container, Dad, Ipv6};
 use super::undo::Undo;
@@ -83,15 +89,16 @@ fn attach<'a>(
     let ipv6 = conf.ipv6(&result);
     let mut container = Container::require(request.netns()?, &attachment.ifname, ipv6)?;
     // What the container asks of its neighbours of its own accord, for a router or whether an address is
-    // in use, is to reach them; else its end comes up first, which spares the kernel work.
-    let asks = result.ips.is_empty() || ipv6.dad == Dad::On;
-    if !asks && !conf.leave_down {
+    // in use, is to reach them; and nothing is to get through a port that is not yet in its VLANs. Else the
+    // container's end comes up first, which spares the kernel work.
+    let comes_last = result.ips.is_empty() || ipv6.dad == Dad::On || conf.vlans.is_some();
+    if !comes_last && !conf.leave_down {
         container.configure(&result, ipv6.dad)?;
     }
     let mut port = connect(&pair, &mut host, conf, &mut bridge, undo)?;
     if !conf.leave_down {
         let name = port.name.clone();
-        if asks {
+        if comes_last {
             container.configure(&result, ipv6.dad)?;
             port = read_port(&mut host, &name, &bridge)?;
         }
@@ -99,11 +106,14 @@ fn attach<'a>(
     }
 
     // Only now, with a port in the bridge: who takes an address back looks for ports before and after.
-    let plan = gateway::Plan::make(&mut host, &bridge, gateways, conf)?;
-    if plan.makes_a_gateway() {
+    let beside =
+        vlan_gateway::ensure(&mut host, conf, &bridge, &port, attachment, &gateways, undo)?;
+    let holder = beside.as_ref().unwrap_or(&bridge);
+    let plan = gateway::Plan::make(&mut host, holder, gateways, conf)?;
+    if plan.makes_a_gateway() && beside.is_none() {
         device::keep_mac(&mut host, &bridge)?;
     }
-    plan.carry_out(&mut host, &bridge, attachment, undo)?;
+    plan.carry_out(&mut host, &bridge, holder, attachment, undo)?;
     add_rules(conf, attachment, &result, mac, undo)?;
     forwarding::enable(&plan.gateways)?;
     container.await_addresses(&result)?;
@@ -119,6 +129,10 @@ fn attach<'a>(
         attach::interface(&port, attachment.host_mac()),
         attach::container_interface(request, &port, mac),
     ];
+    result.interfaces.extend(beside.map(|link| {
+        let mac = link.mac.unwrap_or_default();
+        attach::interface(&link, mac)
+    }));
     for ip in &mut result.ips {
         ip.interface = Some(2);
     }
@@ -164,7 +178,17 @@ fn connect<'a>(
     undo: &mut Undo<'a>,
 ) -> Result<Link, Error> {
     for _ in 0..device::ATTEMPTS {
-        let error = match pair.connect(host, bridge.index) {
+        let connected = match &conf.vlans {
+            None => pair.connect(host, bridge.index, &[]),
+            Some(vlans) => {
+                let name = pair.attachment.host_link();
+                let port = link::index_of(host, &name)?.ok_or_else(|| vanished(&name))?;
+                vlans.with_requests(port, bridge, |requests| {
+                    pair.connect(host, bridge.index, requests)
+                })
+            }
+        };
+        let error = match connected {
             Ok(port) => return Ok(port),
             Err(error) => error,
         };
@@ -174,6 +198,10 @@ fn connect<'a>(
         *bridge = device::ensure(host, conf, undo, || Ok(()))?;
     }
     Err(device::keeps_vanishing(&conf.bridge))
+}
+
+fn vanished(link: &str) -> Error {
+    fault(format!("link {link:?} has vanished"))
 }
 
 fn read_port(host: &mut Socket, name: &str, bridge: &Link) -> Result<Link, Error> {
@@ -222,7 +250,10 @@ fn check(request: &Request) -> Result<(), Error> {
     if conf.is_gateway {
         attach::complete_gateways(&mut expected);
         let gateways = gateway::addresses(&expected);
-        gateway::check(&mut host, &bridge, &gateways)?;
+        if !gateways.is_empty() {
+            let beside = vlan_gateway::check(&mut host, &conf, &bridge, &prev)?;
+            gateway::check(&mut host, beside.as_ref().unwrap_or(&bridge), &gateways)?;
+        }
         forwarding::check(&gateways)?;
     }
     let addresses = attach::addresses(&expected);
@@ -251,6 +282,7 @@ fn check_bridge(host: &mut Socket, conf: &Conf, prev: &CniResult) -> Result<Link
         let state = if bridge.promiscuous { "is" } else { "is not" };
         return Err(fault(format!("bridge {name:?} {state} promiscuous")));
     }
+    vlan::check_filtering(conf, &bridge)?;
     attach::check_mac(&bridge, prev.interfaces.iter().find(|i| i.name == *name))?;
     Ok(bridge)
 }
@@ -270,6 +302,9 @@ fn check_port(
     if port.port != conf.port {
         let (found, expected) = (port.port, conf.port);
         return Err(fault(format!("bridge port {name:?} has {found}, not {expected}")));
+    }
+    if let Some(vlans) = &conf.vlans {
+        vlans.check(host, &port)?;
     }
     Ok(port)
 }
@@ -293,12 +328,13 @@ fn status(request: &Request) -> Result<(), Error> {
     let conf = Conf::read(request)?;
     let mut host = Socket::open(Family::Route).map_err(|error| Error::from(error).unavailable())?;
     link::probe(&mut host, &["bridge", "veth"]).map_err(|e| Error::from(e).unavailable())?;
-    if let Some(link) = link::get(&mut host, Target::Name(&conf.bridge))?
-        && !link.is_bridge()
-    {
+    let bridge = link::get(&mut host, Target::Name(&conf.bridge))?;
+    if bridge.as_ref().is_some_and(|link| !link.is_bridge()) {
         let msg = format!("link {:?} exists and is not a bridge", conf.bridge);
         return Err(Error::new(Code::Unavailable, msg));
     }
+    vlan::status(&mut host, &conf, bridge.as_ref())?;
+    vlan_gateway::status(&mut host, &conf, bridge.as_ref())?;
     if conf.ip_masq {
         attach::probe_rules(masquerade::probe)?;
     }
