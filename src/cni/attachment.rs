@@ -30,10 +30,12 @@ impl Attachment {
         format!("{LABEL_PREFIX}{}/{}/{}", self.network, self.container, self.ifname)
     }
 
-    /// The attachment that a label names; `None` if it is no label of ours.
+    /// The attachment that a label names, whatever stands behind a space after it; `None` if it is no label of
+    /// ours.
     #[must_use]
     pub fn from_label(label: &str) -> Option<Self> {
-        let mut names = label.strip_prefix(LABEL_PREFIX)?.split('/').map(str::to_owned);
+        let names = label.strip_prefix(LABEL_PREFIX)?.split(' ').next()?;
+        let mut names = names.split('/').map(str::to_owned);
         let attachment =
             Self { network: names.next()?, container: names.next()?, ifname: names.next()? };
         names.next().is_none().then_some(attachment)
@@ -44,8 +46,16 @@ impl Attachment {
     /// # Errors
     /// They don't fit.
     pub fn check_length(&self) -> Result<(), Error> {
+        self.check_length_within(LABEL_MAX)
+    }
+
+    /// The same for a label of at most `most` bytes, where more goes with it.
+    ///
+    /// # Errors
+    /// They don't fit.
+    pub fn check_length_within(&self, most: usize) -> Result<(), Error> {
         let length = self.label().len();
-        if length <= LABEL_MAX {
+        if length <= most {
             return Ok(());
         }
         Err(Error::new(
@@ -53,7 +63,7 @@ impl Attachment {
             format!(
                 "network name, CNI_CONTAINERID and CNI_IFNAME are too long to label a link with: \
                  expected at most {} bytes together, got {}",
-                LABEL_MAX - LABEL_PREFIX.len() - 2,
+                most - LABEL_PREFIX.len() - 2,
                 length - LABEL_PREFIX.len() - 2,
             ),
         ))
@@ -63,11 +73,23 @@ impl Attachment {
     /// again from the names alone, and that nobody can choose names to hit another's.
     #[must_use]
     pub fn host_link(&self) -> String {
+        self.name("veth", b"link", 11)
+    }
+
+    /// The other name of a device that the host gives to a container, by which it is found wherever it is and
+    /// whatever it is called there: `plumb` and 50 bits of a digest. The label says whether it is the one.
+    #[must_use]
+    pub fn given_link(&self) -> String {
+        self.name("plumb", b"given", 10)
+    }
+
+    /// A name of `count` letters of a digest behind `prefix`.
+    fn name(&self, prefix: &str, purpose: &[u8], count: usize) -> String {
         const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
         let mut bits =
-            self.digest(b"link").first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
-        let mut name = String::from("veth");
-        for _ in 0..11 {
+            self.digest(purpose).first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
+        let mut name = String::from(prefix);
+        for _ in 0..count {
             let index = (bits >> 59) as usize;
             name.push(ALPHABET.get(index).map_or('a', |letter| char::from(*letter)));
             bits <<= 5;
@@ -110,6 +132,7 @@ mod tests {
     fn labels_go_both_ways() {
         assert_eq!(attachment().label(), "plumb:net/c1/eth0");
         assert_eq!(Attachment::from_label("plumb:net/c1/eth0"), Some(attachment()));
+        assert_eq!(Attachment::from_label("plumb:net/c1/eth0 was a/b"), Some(attachment()));
         for text in ["net/c1/eth0", "plumb:net/c1", "plumb:net/c1/eth0/x", ""] {
             assert_eq!(Attachment::from_label(text), None, "{text}");
         }
@@ -120,7 +143,8 @@ mod tests {
     fn derived_names_never_change() {
         assert_eq!(attachment().host_link(), "vetheskvmigwr72");
         assert_eq!(attachment().host_mac().to_string(), "62:5b:31:5b:f0:1c");
-        assert_eq!(attachment().host_link().len(), 15);
+        assert_eq!(attachment().given_link(), "plumbq6npwmvlnq");
+        assert_eq!([attachment().host_link().len(), attachment().given_link().len()], [15, 15]);
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub const ROUTE: &[Kind] = &[
     Kind::new(24, "RTM_NEWROUTE", FamilyHeader::Route, ROUTES),
     Kind::new(25, "RTM_DELROUTE", FamilyHeader::Route, ROUTES),
     Kind::new(26, "RTM_GETROUTE", FamilyHeader::Route, ROUTES),
+    Kind::new(108, "RTM_NEWLINKPROP", FamilyHeader::Link, LINK),
+    Kind::new(109, "RTM_DELLINKPROP", FamilyHeader::Link, LINK),
 ];
 
 /// nf_tables' messages, with the subsystem in the upper byte (linux/netfilter/nf_tables.h), and those
@@ -179,7 +181,7 @@ pub const LINK: Table = &[
     ("IFLA_NEW_IFINDEX", Signed),
     ("IFLA_MIN_MTU", Number),
     ("IFLA_MAX_MTU", Number),
-    ("IFLA_PROP_LIST", Bytes),
+    ("IFLA_PROP_LIST", Nest(LINK_PROPERTIES)),
     ("IFLA_ALT_IFNAME", Text),
     ("IFLA_PERM_ADDRESS", Mac),
     ("IFLA_PROTO_DOWN_REASON", Bytes),
@@ -198,6 +200,13 @@ pub const LINK: Table = &[
     ("IFLA_HEADROOM", Number),
     ("IFLA_TAILROOM", Number),
 ];
+
+/// Within `IFLA_PROP_LIST` attributes have the same numbers.
+const LINK_PROPERTIES: Table = &{
+    let mut table = [("", Bytes); 54];
+    table[53] = ("IFLA_ALT_IFNAME", Text);
+    table
+};
 
 /// `IFLA_XDP_…` (linux/if_link.h)
 const LINK_XDP: Table = &[
