@@ -206,10 +206,12 @@ fn del(request: &Request) -> Result<(), Error> {
     detach::detach(request, || {
         let deadline = Instant::now() + RETURN_PATIENCE;
         loop {
+            // In this order: what arrives in between is found.
+            let may_come = may_be_returning(request);
             if origin::take_back(request)? {
                 return Ok(true);
             }
-            if !may_be_returning(request) || Instant::now() >= deadline {
+            if !may_come || Instant::now() >= deadline {
                 return Ok(false);
             }
             thread::sleep(RETURN_POLL);
