@@ -294,8 +294,8 @@ impl<'a> Container<'a> {
     ///
     /// # Errors
     /// Its refusal.
-    pub fn execute(&mut self, requests: &[&dyn NlRequest]) -> Result<(), Error> {
-        self.socket.execute(requests).map_err(|refusal| self.refused(refusal))
+    pub fn execute(&mut self, requests: &[&dyn NlRequest]) -> Result<(), nl::Error> {
+        self.socket.execute(requests)
     }
 
     /// Deletes the link. That it has gone already is no error.

@@ -12,7 +12,7 @@
 //! without a walk over all links: in the container, whatever it is called there, and on the host, to where
 //! the kernel returns a physical device when its namespace ends, down, under the container's name or `dev…`.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 
@@ -242,20 +242,32 @@ pub fn take_back(request: &Request) -> Result<bool, Error> {
     let Some((mut container, device, origin)) = found else {
         return restore_on_host(&mut host, &attachment);
     };
-    if link::index_of(&host, &origin.name)?.is_none() {
-        move_to_host(&mut container, &device, netns, &origin.name)?;
-        let arrived = Link { name: origin.name.clone(), up: false, ..device };
-        origin.restore(&mut host, &arrived, &attachment)?;
-    } else {
-        // Another has the name. What is written on the device tells the next try.
+    if Origin::for_attachment(&device, &attachment).is_none() {
+        // The reference's plugin has not written as much on it.
+        let (alias, name) = (origin.record(&attachment)?, &other_name);
         let target = Target::Index(device.index);
-        let record = origin.record(&attachment)?;
-        let alias = Set { target, change: Change { alias: Some(&record), ..Change::default() } };
-        container.execute(&[&alias, &AddAltName { target, name: &other_name }])?;
-        move_to_host(&mut container, &device, netns, STRANDED)?;
-        restore_on_host(&mut host, &attachment)?;
+        let alias = Set { target, change: Change { alias: Some(&alias), ..Change::default() } };
+        let marked = container.execute(&[&alias, &AddAltName { target, name }]);
+        marked.map_err(|refusal| container.refused(refusal))?;
     }
-    Ok(true)
+    let host_netns = netns.host();
+    let host_netns =
+        host_netns.map_err(|why| setting_error("open the host's network namespace", &why))?;
+    let moved = move_to_host(&mut container, &device, host_netns, &origin.name);
+    if let Err(refusal) = moved {
+        if refusal.errno != Errno::EEXIST {
+            return Err(container.refused(refusal));
+        }
+        // Another has its name. Unless it has gone under the container's, it goes under one of the kernel's.
+        match move_to_host(&mut container, &device, host_netns, STRANDED) {
+            Err(refusal) if refusal.errno != Errno::ENODEV => {
+                return Err(container.refused(refusal));
+            }
+            _ => return restore_on_host(&mut host, &attachment),
+        }
+    }
+    let arrived = Link { name: origin.name.clone(), up: false, ..device };
+    origin.restore(&mut host, &arrived, &attachment).map(|()| true)
 }
 
 /// Finds the attachment's device in the container: by the interface's name, or if it was renamed there, by
@@ -289,11 +301,9 @@ pub fn of_container(link: &Link, attachment: &Attachment) -> Option<Origin> {
 fn move_to_host(
     container: &mut Container<'_>,
     device: &Link,
-    netns: &Netns,
+    host: BorrowedFd<'_>,
     name: &str,
-) -> Result<(), Error> {
-    let host = netns.host();
-    let host = host.map_err(|why| setting_error("open the host's network namespace", &why))?;
+) -> Result<(), nl::Error> {
     let down = SetDown(Target::Index(device.index));
     let rename = RenameIfFree(Rename { link: device.index, name });
     let to_host = Move { link: device.index, netns: host, name };
@@ -307,8 +317,8 @@ fn move_to_host(
 /// The kernel's refusals.
 pub fn restore_on_host(host: &mut Socket, attachment: &Attachment) -> Result<bool, Error> {
     let name = attachment.given_link();
-    let Some(index) = link::index_of(host, &name)? else { return Ok(false) };
-    let target = Target::Index(index);
+    let Some(found) = link::get(host, Target::Name(&name))? else { return Ok(false) };
+    let target = Target::Index(found.index);
     // Before 6.6 the kernel finds a device by its other name where that was given to it, wherever it is now:
     // whether it is here shows in the link of that index.
     let Some(device) = link::get(host, target)? else { return Ok(false) };

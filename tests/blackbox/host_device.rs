@@ -433,7 +433,7 @@ fn plugins_1196_del_does_not_look_at_the_device() {
     host.del(&conf, &pod).ok();
     assert_eq!(host.leases("net"), [] as [&str; 0]);
     // Nor at what the configuration says of it.
-    let mut without = conf.clone();
+    let mut without = conf;
     without.as_object_mut().unwrap().remove("pciBusID");
     host.del(&without, &pod).ok();
 }
@@ -993,7 +993,7 @@ fn status_tells_of_the_device() {
     host.add(&conf, &pod).ok();
     host.status(&conf).fails(50, &["device \"up0\"", "may be in a container"]);
     host.del(&conf, &pod).ok();
-    let mut full = conf.clone();
+    let mut full = conf;
     full["ipam"] = json!({"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/30"}]]});
     host.add(&full, &pod).ok();
     full.as_object_mut().unwrap().remove("device");
@@ -1015,4 +1015,131 @@ fn gc_keeps_the_valid() {
     assert_given(&pod);
     host.del(&conf, &pod).ok();
     Call::new(&host, "GC", &conf).run().fails(7, &["cni.dev/valid-attachments"]);
+}
+
+// Real devices: those of the guest, which the kernel returns to the initial namespace.
+
+/// The guest's PCI devices: address, and the name of the link, of one that is a virtio device and one that is
+/// not.
+fn pci_devices(host: &Host) -> [(String, String); 2] {
+    let found = |pattern: &str| {
+        let path = host.sh(&format!("ls -d /sys/bus/pci/devices/{pattern}/*"));
+        let parts: Vec<_> = path.trim().split('/').map(str::to_owned).collect();
+        (parts[5].clone(), parts.last().unwrap().clone())
+    };
+    [found("*/virtio*/net"), found("*/net")]
+}
+
+fn by_pci(address: &str, keys: &Value) -> Value {
+    let mut conf = conf(&json!({"device": null, "pciBusID": address}));
+    for (key, value) in keys.as_object().unwrap() {
+        conf[key] = value.clone();
+    }
+    conf
+}
+
+#[test]
+#[ignore = "needs pci"]
+fn pci_devices_come_back_wherever_they_were() {
+    let host = Host::of_guest();
+    let [(virtio, first), (e1000, second)] = pci_devices(&host);
+    host.sh(&format!(
+        "ip link set {first} up; ip link set {second} mtu 1400 alias 'the other'; ip link set {second} up"
+    ));
+    let was = || [state(&host, &first), state(&host, &second)];
+    let before = was();
+    assert_eq!((&before[0]["up"], &before[1]["up"]), (&json!(true), &json!(true)));
+    let confs =
+        [by_pci(&virtio, &json!({"ipam": dual()})), by_pci(&e1000, &json!({"ipam": dual()}))];
+
+    // Real frames go from one to the other.
+    let pods = [host.pod("a"), host.pod("b")];
+    for ((conf, pod), address) in confs.iter().zip(&pods).zip([&virtio, &e1000]) {
+        host.status(conf).ok();
+        let result = host.add(conf, pod).ok();
+        assert_eq!(result["interfaces"][0]["pciID"], **address);
+        assert_given(pod);
+        host.check(conf, &result, pod).ok();
+    }
+    let addresses = pods[1].addresses("eth0");
+    for address in &addresses {
+        pods[0].must_reach(address.split('/').next().unwrap());
+    }
+    for (conf, pod) in confs.iter().zip(&pods) {
+        host.del(conf, pod).ok();
+        assert_bare(pod);
+    }
+    assert_eq!(was(), before);
+
+    // By other names; the kernel tells the address.
+    let path = host.sh(&format!("readlink -f /sys/class/net/{second}/device"));
+    for keys in [
+        json!({"pciBusID": null, "device": second}),
+        json!({"pciBusID": null, "kernelpath": path.trim()}),
+        json!({"runtimeConfig": {"deviceID": e1000}}),
+    ] {
+        let conf = by_pci(&virtio, &keys);
+        let result = host.add(&conf, &pods[1]).ok();
+        assert_eq!(result["interfaces"][0]["pciID"], *e1000, "{keys}");
+        host.del(&conf, &pods[1]).ok();
+        assert_eq!(was(), before);
+    }
+
+    // The namespace goes with a device in it. DEL comes at once, or later, or is left to GC, or to an ADD.
+    for case in ["at once", "later", "GC", "ADD"] {
+        for (at, conf) in confs.iter().enumerate() {
+            let pod = host.pod("dying");
+            let mut with_result = conf.clone();
+            with_result["prevResult"] = host.add(conf, &pod).ok();
+            host.sh("ip netns del dying");
+            if case != "at once" {
+                let deadline = Instant::now() + Duration::from_secs(20);
+                while host.ip("link show").as_array().unwrap().len() < 3 {
+                    assert!(Instant::now() < deadline, "the kernel returns it");
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                let links = host.ip("link show").to_string();
+                assert!(links.contains("plumb:net/dying/eth0 was "), "{links}");
+            }
+            match case {
+                "at once" => drop(host.del(&with_result, &pod).ok()),
+                "later" => drop(host.del(conf, &pod).ok()),
+                "GC" => drop(host.gc(conf, &[]).ok()),
+                _ => {
+                    let by_name = by_pci(
+                        &virtio,
+                        &json!({
+                            "pciBusID": null, "device": before[at]["ifname"], "ipam": null,
+                        }),
+                    );
+                    host.add(&by_name, &pods[0]).ok();
+                    assert_given(&pods[0]);
+                    host.del(&by_name, &pods[0]).ok();
+                    host.del(conf, &pod).ok();
+                }
+            }
+            assert_eq!(was(), before, "{case}");
+            assert_eq!(host.leases("net"), [] as [&str; 0], "{case}");
+        }
+    }
+
+    // Bound to a driver for programs in user space it has no link.
+    let modprobe =
+        std::process::Command::new("/run/guest/modprobe").arg("uio_pci_generic").status();
+    assert!(modprobe.unwrap().success());
+    host.sh(&format!(
+        "cd /sys/bus/pci; echo uio_pci_generic > devices/{e1000}/driver_override
+         echo {e1000} > drivers/e1000/unbind; echo {e1000} > drivers/uio_pci_generic/bind"
+    ));
+    let result = host.add(&confs[1], &pods[1]).ok();
+    let expected = json!([{"name": "eth0", "sandbox": "/run/netns/b", "pciID": e1000}]);
+    assert_eq!(result["interfaces"], expected);
+    assert_eq!(host.leases("net").len(), 2);
+    assert_bare(&pods[1]);
+    host.check(&confs[1], &result, &pods[1]).ok();
+    host.sh(&format!("echo {e1000} > /sys/bus/pci/drivers/uio_pci_generic/unbind"));
+    host.del(&confs[1], &pods[1]).ok();
+    assert_eq!(host.leases("net"), [] as [&str; 0]);
+    let words = ["cannot find", "PCI device", e1000.as_str()];
+    host.add(&confs[1], &pods[1]).fails(999, &words);
 }
