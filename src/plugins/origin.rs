@@ -11,6 +11,10 @@
 //! The device also has another name for the time ([`Attachment::given_link`]), by which the kernel finds it
 //! without a walk over all links: in the container, whatever it is called there, and on the host, to where
 //! the kernel returns a physical device when its namespace ends, down, under the container's name or `dev…`.
+//!
+//! A container that may configure its links (CAP_NET_ADMIN) may also change what is written there. It can have
+//! its device, or another link of its own, come back under another free name and address, as it can with the
+//! reference's plugin; not take away what another link of the host's has.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
