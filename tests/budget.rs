@@ -183,7 +183,7 @@ fn of_type(plugin: &str, keys: &Value) -> Value {
 }
 
 /// The networks whose operations are measured.
-fn networks() -> [(&'static str, Value); 12] {
+fn networks() -> [(&'static str, Value); 13] {
     let host_local = json!({
         "cniVersion": "1.1.0", "name": "net", "type": "host-local", "ipam": ipv4(),
     });
@@ -216,6 +216,10 @@ fn networks() -> [(&'static str, Value); 12] {
         ("macvlan, layer 2", of_type("macvlan", &json!({"master": "up0"}))),
         ("macvlan with host-local", of_type("macvlan", &json!({"master": "up0", "ipam": ipv4()}))),
         ("tap with host-local", of_type("tap", &json!({"bridge": null, "ipam": ipv4()}))),
+        (
+            "host-device with host-local",
+            of_type("host-device", &json!({"device": "up0", "ipam": ipv4()})),
+        ),
         ("loopback", of_type("loopback", &json!({}))),
     ]
 }
@@ -232,7 +236,12 @@ fn operations<T>(measure: impl Fn(&Host, &str, &Value, &Pod<'_>) -> T) -> Vec<(S
         if operations.is_empty() {
             operations.push(("VERSION".to_owned(), measure(&host, "VERSION", &conf, &pod)));
         }
-        host.add(&conf, &first).ok();
+        let mut firsts = conf.clone();
+        if conf["device"].is_string() {
+            // Only one can have it.
+            firsts["device"] = json!("other");
+        }
+        host.add(&firsts, &first).ok();
         for command in ["ADD", "DEL"] {
             operations.push((format!("{command}, {name}"), measure(&host, command, &conf, &pod)));
         }

@@ -43,7 +43,9 @@ enum Input<'a> {
         alias: Option<Name<'a>>,
         mac: Option<[u8; 6]>,
         master: Option<u32>,
+        mtu: Option<u32>,
     },
+    Named(u32, [Name<'a>; 2]),
     Element(Name<'a>, &'a [u8], Name<'a>),
     Set(Name<'a>, Vec<u8>),
     Rule {
@@ -241,18 +243,33 @@ fn read_back(input: &Input<'_>) -> Option<()> {
             );
             assert!(read.is_veth() && !read.up);
         }
-        Input::Change { index, flags, ref alias, mac, master } => {
+        Input::Change { index, flags, ref alias, mac, master, mtu } => {
             let [up, promiscuous, hairpin, isolated, arp_notify] = flags;
             let port = Some(PortFlags { hairpin, isolated });
             let alias = alias.as_ref().map(|alias| alias.0);
             let mac = mac.map(Mac);
-            let change = Change { up, promiscuous, master, mac, alias, port, arp_notify };
+            let change = Change { up, promiscuous, master, mtu, mac, alias, port, arp_notify };
             let answer =
                 answer(Family::Route, &link::Set { target: Target::Index(index), change })?;
             let read = link::get(&mut parrot(&answer), Target::Index(index)).unwrap().unwrap();
             assert_eq!((read.index, read.up, read.promiscuous), (index, up, promiscuous));
             assert_eq!((read.alias.as_deref(), read.mac, Some(read.port)), (alias, mac, port));
-            assert_eq!(read.master, master);
+            assert_eq!((read.master, read.mtu), (master, mtu.unwrap_or(0)));
+        }
+        Input::Named(link, ref names) => {
+            let [name, other] = names.each_ref().map(|name| name.0);
+            let (stdin, target) = (std::io::stdin(), Target::Index(link));
+            let to = link::Move { link, netns: stdin.as_fd(), name };
+            let rename = link::Rename { link, name };
+            for request in [&to as &dyn Request, &rename] {
+                let answer = answer(Family::Route, request)?;
+                let read = link::get(&mut parrot(&answer), target).unwrap().unwrap();
+                assert_eq!((read.index, read.name.as_str()), (link, name));
+            }
+            let add = link::AddAltName { target, name: other };
+            let delete = link::DeleteAltName { target, name: other };
+            let datagram = sent(|socket| socket.execute(&[&add, &delete]));
+            assert_eq!(named(Family::Route, &datagram).len(), 2);
         }
         Input::Element(Name(name), key, Name(comment)) => {
             let set = Set { table: TABLE, name };

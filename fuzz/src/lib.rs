@@ -12,7 +12,7 @@ use plumb::nl::Socket;
 use plumb::nl::link::Child;
 use plumb::nl::socket::{Channel, Datagram};
 use plumb::plugins::child::Conf;
-use plumb::plugins::{bridge, dummy, ipvlan, loopback, macvlan, ptp, tap, vlan};
+use plumb::plugins::{bridge, dummy, host_device, ipvlan, loopback, macvlan, ptp, tap, vlan};
 
 /// The verbs that have a configuration.
 pub const VERBS: [Command; 5] =
@@ -76,6 +76,23 @@ pub fn read(plugin: &Plugin, request: &Request) -> Result<(), Error> {
         let name = conf.bridge.as_deref();
         assert!(name.is_none_or(|name| plumb::cni::conf::interface_name_fault(name).is_none()));
         assert!(conf.context.is_none_or(|text| text.len() < 4096 && !text.contains(['\0', '\n'])));
+    } else if plugin.name == host_device::PLUGIN.name {
+        use host_device::Device;
+        let conf = host_device::Conf::read(request)?;
+        let is_part = |name: &str| !name.is_empty() && name != ".." && !name.contains('/');
+        match conf.device {
+            Some(Device::Name(name)) => {
+                assert_eq!(plumb::cni::conf::interface_name_fault(&name), None);
+            }
+            Some(Device::Mac(mac)) => assert!(mac.is_assignable()),
+            Some(Device::KernelPath(path)) => {
+                assert!(path.starts_with("/sys/devices"));
+                assert!(path.components().all(|part| part.as_os_str() != ".."));
+            }
+            Some(Device::Pci(pci)) => assert!(is_part(pci.address())),
+            Some(Device::Auxiliary(name)) => assert!(is_part(&name)),
+            None => {}
+        }
     } else if plugin.name == bridge::PLUGIN.name {
         let conf = bridge::conf::Conf::read(request)?;
         assert_eq!(plumb::cni::conf::interface_name_fault(&conf.bridge), None);

@@ -245,6 +245,12 @@ impl Network {
         plugins.filter_map(|plugin| plugin.master().map(str::to_owned)).collect()
     }
 
+    /// The devices of the host that its containers are given, as far as they are named.
+    #[must_use]
+    pub fn devices(&self) -> BTreeSet<String> {
+        self.plugins.iter().filter_map(|plugin| plugin.device().map(str::to_owned)).collect()
+    }
+
     /// Whether its interfaces are VLANs, of which a link has one of each number.
     #[must_use]
     pub fn has_vlans(&self) -> bool {
@@ -288,6 +294,9 @@ impl Network {
         if let Some(master) = extra.master.filter(|_| plugin.master().is_some()) {
             conf.insert("master".into(), master.into());
         }
+        if let Some(device) = extra.device.filter(|_| plugin.device().is_some()) {
+            conf.insert("device".into(), device.into());
+        }
         if let Some(valid) = extra.valid_attachments {
             // The second name was an early draft's, and is what some plugins look for.
             for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
@@ -309,6 +318,8 @@ pub struct Extra<'a> {
     pub ips: Option<&'a [String]>,
     /// `master`, where there is one, in place of the one that is configured.
     pub master: Option<&'a str>,
+    /// `device`, where there is one, in place of the one that is configured.
+    pub device: Option<&'a str>,
     /// What GC must keep.
     pub valid_attachments: Option<&'a Value>,
 }
@@ -330,7 +341,16 @@ impl Plugin {
     }
 
     fn master(&self) -> Option<&str> {
-        self.conf.get("master").and_then(Value::as_str).filter(|name| !name.is_empty())
+        self.named("master")
+    }
+
+    /// `device` of host-device.
+    fn device(&self) -> Option<&str> {
+        self.named("device").filter(|_| self.name == "host-device")
+    }
+
+    fn named(&self, key: &str) -> Option<&str> {
+        self.conf.get(key).and_then(Value::as_str).filter(|name| !name.is_empty())
     }
 }
 

@@ -23,7 +23,7 @@ use crate::plugins::{masquerade, spoof_check};
 use crate::sys::netns::Netns;
 
 /// The network that is tried for each plugin; the first also if none is given.
-const EXAMPLES: [(&str, &str); 10] = [
+const EXAMPLES: [(&str, &str); 11] = [
     ("bridge", include_str!("../../examples/dual-stack.conflist")),
     ("ptp", include_str!("../../examples/ptp-dual-stack.conflist")),
     ("macvlan", include_str!("../../examples/macvlan.conf")),
@@ -31,6 +31,7 @@ const EXAMPLES: [(&str, &str); 10] = [
     ("vlan", include_str!("../../examples/vlan.conflist")),
     ("dummy", include_str!("../../examples/dummy.conflist")),
     ("tap", include_str!("../../examples/tap.conf")),
+    ("host-device", include_str!("../../examples/host-device.conf")),
     ("loopback", include_str!("../../examples/loopback.conflist")),
     ("host-local", include_str!("../../examples/dual-stack.conflist")),
     ("static", include_str!("../../examples/static.conflist")),
@@ -57,7 +58,8 @@ Examples:
 
 Leases go with the namespaces too: ipam.dataDir is left out. With static addresses the second pod gets
 those that follow (args.cni.ips). A master of the host is one end of a cable there; where the master
-can't serve both pods, as with a VLAN, the other end is the second pod's. Plugins that are not plumb's
+can't serve both pods, as with a VLAN, the other end is the second pod's. So is a device of the host's,
+which is one pod's alone. Plugins that are not plumb's
 are looked for along CNI_PATH.
 
 Exit codes:
@@ -114,6 +116,8 @@ struct Pod {
     ips: Option<Vec<String>>,
     /// The master that its link is to be on, if not that of the network.
     master: Option<String>,
+    /// The device that it is to have, if not that of the network.
+    device: Option<String>,
     result: Option<Value>,
 }
 
@@ -122,7 +126,7 @@ impl Pod {
         let error = |why: &dyn std::fmt::Display| format!("cannot make pod {name}: {why}");
         let path = sandbox::make_pod(name).map_err(|why| error(&why))?;
         let netns = Netns::open(&path).map_err(|why| error(&why))?;
-        Ok(Self { name, path, netns, ips: None, master: None, result: None })
+        Ok(Self { name, path, netns, ips: None, master: None, device: None, result: None })
     }
 }
 
@@ -156,6 +160,13 @@ impl Trial {
             if let ([_, second], true) = (&mut pods, network.has_vlans()) {
                 second.master = Some(far_end);
             }
+        }
+        for (number, device) in network.devices().into_iter().enumerate() {
+            let far_end = format!("fardev{number}");
+            sandbox::make_segment(&device, &far_end)
+                .map_err(|why| format!("cannot make device {device}: {why}"))?;
+            let [_, second] = &mut pods;
+            second.device = Some(far_end);
         }
         Ok(Self {
             version: network.version(),
@@ -299,13 +310,17 @@ impl Trial {
         }
     }
 
-    /// Proves that the pods have left nothing. What serves all pods of a network stays, as with the
-    /// reference plugins: a bridge with nothing but VLANs' gateways on it, and the rules without elements.
+    /// Proves that the pods have left nothing, and taken nothing along. What serves all pods of a network stays,
+    /// as with the reference plugins: a bridge with nothing but VLANs' gateways on it, and the rules without
+    /// elements.
     fn look_for_remains(&mut self) {
         let mut left: Vec<String> = Vec::new();
         let mut bridges = Vec::new();
         match links() {
             Ok(links) => {
+                let is_there = |name: &String| links.iter().any(|link| link.name == *name);
+                let lost = self.links_before.iter().filter(|name| !is_there(name));
+                left.extend(lost.map(|name| format!("no link {name} any more")));
                 for link in links.iter().filter(|link| !self.links_before.contains(&link.name)) {
                     let mut ports = links.iter().filter(|port| port.master == Some(link.index));
                     if link.is_bridge() && ports.all(is_gateway) {
@@ -357,6 +372,7 @@ fn call(
         prev: pod.result.as_ref(),
         ips: pod.ips.as_deref(),
         master: pod.master.as_deref(),
+        device: pod.device.as_deref(),
         ..Extra::default()
     };
     let answer = call.run(&plugin.name, &network.request(plugin, &extra));

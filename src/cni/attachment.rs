@@ -30,10 +30,12 @@ impl Attachment {
         format!("{LABEL_PREFIX}{}/{}/{}", self.network, self.container, self.ifname)
     }
 
-    /// The attachment that a label names; `None` if it is no label of ours.
+    /// The attachment that a label names, whatever stands behind a space after it; `None` if it is no label of
+    /// ours.
     #[must_use]
     pub fn from_label(label: &str) -> Option<Self> {
-        let mut names = label.strip_prefix(LABEL_PREFIX)?.split('/').map(str::to_owned);
+        let names = label.strip_prefix(LABEL_PREFIX)?.split(' ').next()?;
+        let mut names = names.split('/').map(str::to_owned);
         let attachment =
             Self { network: names.next()?, container: names.next()?, ifname: names.next()? };
         names.next().is_none().then_some(attachment)
@@ -44,8 +46,16 @@ impl Attachment {
     /// # Errors
     /// They don't fit.
     pub fn check_length(&self) -> Result<(), Error> {
+        self.check_length_within(LABEL_MAX)
+    }
+
+    /// The same for a label of at most `most` bytes, where more goes with it.
+    ///
+    /// # Errors
+    /// They don't fit.
+    pub fn check_length_within(&self, most: usize) -> Result<(), Error> {
         let length = self.label().len();
-        if length <= LABEL_MAX {
+        if length <= most {
             return Ok(());
         }
         Err(Error::new(
@@ -53,7 +63,7 @@ impl Attachment {
             format!(
                 "network name, CNI_CONTAINERID and CNI_IFNAME are too long to label a link with: \
                  expected at most {} bytes together, got {}",
-                LABEL_MAX - LABEL_PREFIX.len() - 2,
+                most - LABEL_PREFIX.len() - 2,
                 length - LABEL_PREFIX.len() - 2,
             ),
         ))
@@ -64,6 +74,13 @@ impl Attachment {
     #[must_use]
     pub fn host_link(&self) -> String {
         veth_name(&self.digest(b"link"))
+    }
+
+    /// The other name of a device that the host gives to a container, by which it is found wherever it is and
+    /// whatever it is called there. The label says whether it is the one.
+    #[must_use]
+    pub fn given_link(&self) -> String {
+        link_name("plumb", &self.digest(b"given"))
     }
 
     /// Address of the host's end of a veth pair. Set at birth it is left alone by udev, which replaces
@@ -92,10 +109,16 @@ impl Attachment {
 /// A name for a link that nobody need know: `veth` and the first 55 bits of a digest.
 #[must_use]
 pub fn veth_name(digest: &[u8; 32]) -> String {
+    link_name("veth", digest)
+}
+
+/// A name as long as a link's may be: `prefix` and the first bits of a digest, five a letter.
+fn link_name(prefix: &str, digest: &[u8; 32]) -> String {
+    const LONGEST: usize = libc::IFNAMSIZ - 1;
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut bits = digest.first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
-    let mut name = String::from("veth");
-    for _ in 0..11 {
+    let mut name = String::from(prefix);
+    while name.len() < LONGEST {
         let index = (bits >> 59) as usize;
         name.push(ALPHABET.get(index).map_or('a', |letter| char::from(*letter)));
         bits <<= 5;
@@ -115,6 +138,7 @@ mod tests {
     fn labels_go_both_ways() {
         assert_eq!(attachment().label(), "plumb:net/c1/eth0");
         assert_eq!(Attachment::from_label("plumb:net/c1/eth0"), Some(attachment()));
+        assert_eq!(Attachment::from_label("plumb:net/c1/eth0 was a/b"), Some(attachment()));
         for text in ["net/c1/eth0", "plumb:net/c1", "plumb:net/c1/eth0/x", ""] {
             assert_eq!(Attachment::from_label(text), None, "{text}");
         }
@@ -125,7 +149,8 @@ mod tests {
     fn derived_names_never_change() {
         assert_eq!(attachment().host_link(), "vetheskvmigwr72");
         assert_eq!(attachment().host_mac().to_string(), "62:5b:31:5b:f0:1c");
-        assert_eq!(attachment().host_link().len(), 15);
+        assert_eq!(attachment().given_link(), "plumbq6npwmvlnq");
+        assert_eq!([attachment().host_link().len(), attachment().given_link().len()], [15, 15]);
     }
 
     #[test]

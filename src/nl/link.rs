@@ -1,6 +1,7 @@
 //! Links: `RTM_NEWLINK`, `RTM_GETLINK`, `RTM_DELLINK` (rtnetlink(7), linux/if_link.h).
 
 mod child;
+mod names;
 
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -15,6 +16,7 @@ use crate::net::Mac;
 use crate::sys::ifreq;
 
 pub use child::{Child, IpvlanMode, MacvlanMode, NewChild, probe};
+pub use names::{AddAltName, DeleteAltName, Move, Rename, RenameIfFree};
 
 /// Length of `struct ifinfomsg` (linux/rtnetlink.h).
 const HEADER: usize = 16;
@@ -130,6 +132,11 @@ pub struct Link {
     pub variant: Option<u32>,
     /// `IFLA_IFALIAS`.
     pub alias: Option<String>,
+    /// Of a physical device: `IFLA_PARENT_DEV_NAME`, the device that it is a function of, such as a PCI address,
+    /// since Linux 5.14.
+    pub parent: Option<String>,
+    /// `IFLA_PARENT_DEV_BUS_NAME`: the bus that this one is on, such as `pci`.
+    pub bus: Option<String>,
     /// It heeds IPv6 router advertisements (sysctl `accept_ra` is not 0).
     pub accepts_router_advertisements: bool,
     /// What has passed through it.
@@ -212,6 +219,8 @@ impl Link {
                 libc::IFLA_CARRIER => link.carrier = attribute.u8()? != 0,
                 libc::IFLA_OPERSTATE => link.operational = attribute.u8()? == IF_OPER_UP,
                 libc::IFLA_IFALIAS => link.alias = Some(attribute.text()),
+                libc::IFLA_PARENT_DEV_NAME => link.parent = Some(attribute.text()),
+                libc::IFLA_PARENT_DEV_BUS_NAME => link.bus = Some(attribute.text()),
                 libc::IFLA_LINKINFO => link.decode_info(attribute.nested())?,
                 libc::IFLA_AF_SPEC => link.decode_families(attribute.nested())?,
                 _ => {}
@@ -538,11 +547,11 @@ pub struct Change<'a> {
     pub promiscuous: bool,
     /// Make it a port of the link of this index.
     pub master: Option<u32>,
-    /// Its address. A bridge that was given one keeps it, be it the one that it had.
-    pub mac: Option<Mac>,
     /// Its MTU.
     pub mtu: Option<u32>,
-    /// Its alias, at most [`ALIAS_MAX`] bytes.
+    /// Its address. A bridge that was given one keeps it, be it the one that it had.
+    pub mac: Option<Mac>,
+    /// Its alias, none if empty, at most [`ALIAS_MAX`] bytes.
     pub alias: Option<&'a str>,
     /// Settings of a bridge's port.
     pub port: Option<PortFlags>,
@@ -561,13 +570,13 @@ pub struct Set<'a> {
 
 impl fmt::Display for Set<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Change { up, promiscuous, master, mac, mtu, alias, port, arp_notify } = self.change;
+        let Change { up, promiscuous, master, mtu, mac, alias, port, arp_notify } = self.change;
         let parts = [
             (up, "up"),
             (promiscuous, "promiscuous"),
             (master.is_some(), "master"),
-            (mac.is_some(), "address"),
             (mtu.is_some(), "mtu"),
+            (mac.is_some(), "address"),
             (alias.is_some(), "alias"),
             (port.is_some(), "bridge port flags"),
             (arp_notify, "arp_notify"),
@@ -594,6 +603,9 @@ impl Request for Set<'_> {
         self.target.header(out, flags, flags);
         if let Some(master) = change.master {
             out.put(libc::IFLA_MASTER, &master);
+        }
+        if let Some(mtu) = change.mtu {
+            out.put(libc::IFLA_MTU, &mtu);
         }
         if let Some(mac) = change.mac {
             out.put(libc::IFLA_ADDRESS, &mac);

@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
-use super::container::{self, Container, Dad, Ipv6};
+use super::container::{Container, Dad, Ipv6};
 use super::undo::Undo;
 use super::{attach, conf, detach, rival, setting_error, veth};
 use crate::cni::result::{CniResult, Dns};
@@ -138,9 +138,11 @@ impl Conf {
 
     /// How the link treats IPv6. Who shares a segment with others asks them before it uses an address.
     fn ipv6(&self, result: &CniResult) -> Ipv6 {
-        let has_ipv6 = container::has_ipv6(result);
-        let dad = if has_ipv6 && self.master.is_some() { Dad::Awaited } else { Dad::Default };
-        Ipv6 { dad, keep_addresses: has_ipv6, announce: has_ipv6 }
+        let on_segment = Ipv6::on_segment(result);
+        if self.master.is_some() {
+            return on_segment;
+        }
+        Ipv6 { dad: Dad::Default, ..on_segment }
     }
 
     /// The socket by which the link is made: of the namespace that its master is in.

@@ -60,6 +60,15 @@ impl Ipv6 {
         Self { dad, keep_addresses, announce: false }
     }
 
+    /// As fits the addresses of `result` on a segment with others, who are asked before an address is used, and
+    /// told when it is.
+    #[must_use]
+    pub fn on_segment(result: &CniResult) -> Self {
+        let has_ipv6 = has_ipv6(result);
+        let dad = if has_ipv6 { Dad::Awaited } else { Dad::Default };
+        Self { dad, keep_addresses: has_ipv6, announce: has_ipv6 }
+    }
+
     /// The settings of the link that this takes, under `ipv6/conf/`.
     fn settings(self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let dad: &[_] = match self.dad {
@@ -311,6 +320,14 @@ impl<'a> Container<'a> {
     /// The kernel's refusal.
     pub fn peer(&mut self) -> Result<Option<u32>, Error> {
         Ok(self.find()?.filter(link::Link::is_veth).and_then(|link| link.peer))
+    }
+
+    /// Has the kernel carry out these requests in the container.
+    ///
+    /// # Errors
+    /// Its refusal.
+    pub fn execute(&mut self, requests: &[&dyn NlRequest]) -> Result<(), nl::Error> {
+        self.socket.execute(requests)
     }
 
     /// Deletes the link. That it has gone already is no error.

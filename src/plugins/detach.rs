@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::container::{Container, Ipv6};
+use super::origin::Origin;
 use super::{attach, masquerade, spoof_check, veth};
 use crate::cni::error::Errors;
 use crate::cni::{Attachment, Code, Error, Request};
@@ -129,12 +130,20 @@ pub fn collect_garbage(request: &Request) -> Result<(), Error> {
     errors.into_result()
 }
 
+/// Deletes the links with such an alias, and restores those that are not ours to delete.
 fn delete_links(unwanted: impl Fn(&str) -> bool) -> Result<(), Error> {
     let mut host = Socket::open(Family::Route)?;
     let mut errors = Errors::default();
     for link in link::list(&mut host)? {
-        if link.alias.as_deref().is_some_and(&unwanted) {
-            errors.note(veth::delete_link(&mut host, &link.name));
+        let Some(alias) = link.alias.as_deref().filter(|alias| unwanted(alias)) else { continue };
+        match (Origin::read(alias), Attachment::from_label(alias)) {
+            // A device of the host's own, which a container was given.
+            (Some(origin), Some(attachment)) => {
+                errors.note(origin.restore(&mut host, &link, &attachment));
+            }
+            _ => {
+                errors.note(veth::delete_link(&mut host, &link.name));
+            }
         }
     }
     errors.into_result()

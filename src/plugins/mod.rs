@@ -3,7 +3,8 @@
 //! An interface plugin reads from top to bottom: what it is configured with, ADD, DEL, CHECK, GC,
 //! STATUS. What it has in common with others: [`conf`], keys; [`attach`], steps of ADD and CHECK;
 //! [`detach`], DEL and GC; [`veth`], the pair that reaches from the host into a container; [`child`], a
-//! link that is born there by netlink, and [`rival`], what keeps it from that; [`container`], the container's side
+//! link that is born there by netlink, and [`rival`], what keeps it from that; [`origin`], what a device was
+//! that is given away, and its way back; [`container`], the container's side
 //! of any link; [`forwarding`]; [`masquerade`] and [`spoof_check`], packet rules; [`undo`], the way back
 //! of a failed ADD.
 
@@ -15,10 +16,12 @@ pub mod container;
 pub mod detach;
 pub mod dummy;
 pub mod forwarding;
+pub mod host_device;
 pub mod ipvlan;
 pub mod loopback;
 pub mod macvlan;
 pub mod masquerade;
+pub mod origin;
 pub mod ptp;
 pub mod rival;
 pub mod spoof_check;
@@ -36,7 +39,7 @@ use crate::ipam;
 use crate::nl;
 
 /// All plugins, by name.
-pub const ALL: [&Plugin; 10] = [
+pub const ALL: [&Plugin; 11] = [
     &bridge::PLUGIN,
     &ptp::PLUGIN,
     &macvlan::PLUGIN,
@@ -44,6 +47,7 @@ pub const ALL: [&Plugin; 10] = [
     &vlan::PLUGIN,
     &dummy::PLUGIN,
     &tap::PLUGIN,
+    &host_device::PLUGIN,
     &loopback::PLUGIN,
     &ipam::host_local::PLUGIN,
     &ipam::static_ipam::PLUGIN,

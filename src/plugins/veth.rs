@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::container::{Container, Ipv6};
+use super::setting_error;
 use super::undo::Undo;
 use crate::cni::{Attachment, Code, Error, Request};
 use crate::net::Mac;
@@ -174,7 +175,12 @@ pub fn disable_ipv6(link: &str) {
 /// # Errors
 /// It has one.
 pub fn refuse_if_interface_exists(netns: &Netns, ifname: &str) -> Result<(), Error> {
-    match Container::enter(netns, ifname, Ipv6::DEFAULT)? {
+    // To be asked for the index of a name that it doesn't know has the kernel start modprobe.
+    let read = || link::get(&mut Socket::open(Family::Route)?, Target::Name(ifname));
+    let found = netns.inside(read);
+    let found =
+        found.map_err(|why| setting_error("enter the container's network namespace", &why))?;
+    match found? {
         None => Ok(()),
         Some(_) => Err(interface_exists(ifname)),
     }

@@ -168,6 +168,15 @@ impl Netns {
         Ok(result)
     }
 
+    /// The namespace that this thread came from, and is in whenever it is not [`inside`](Self::inside) this
+    /// one: the host's.
+    ///
+    /// # Errors
+    /// Those of open(2): /proc is not mounted.
+    pub fn host(&self) -> io::Result<BorrowedFd<'_>> {
+        self.home().map(AsFd::as_fd)
+    }
+
     fn of(file: File) -> Self {
         Self { file, home: OnceCell::new(), id: OnceCell::new() }
     }
@@ -180,7 +189,6 @@ impl Netns {
         Ok(*self.id.get_or_init(|| id))
     }
 
-    /// The namespace that this thread is in whenever it is not [`inside`](Self::inside) another.
     fn home(&self) -> io::Result<&File> {
         if let Some(home) = self.home.get() {
             return Ok(home);

@@ -21,6 +21,7 @@ mod dummy;
 mod engines;
 mod failure;
 mod harness;
+mod host_device;
 mod host_local;
 mod host_local_files;
 mod ipvlan;

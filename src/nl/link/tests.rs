@@ -221,8 +221,8 @@ fn all_changes_of_a_link_are_one_message() {
         up: true,
         promiscuous: true,
         master: Some(2),
-        mac: None,
         mtu: Some(1400),
+        mac: None,
         alias: Some("plumb:a/b"),
         port: Some(PortFlags { hairpin: true, isolated: true }),
         arp_notify: true,
@@ -247,15 +247,18 @@ fn all_changes_of_a_link_are_one_message() {
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
 }
 
-/// `ip link set dev cni0 address 02:00:5e:10:00:01`
+/// `ip link set dev cni0 mtu 1400 address 02:00:5e:10:00:01`
+///
+/// ip(8) writes the address first.
 #[test]
 fn a_link_is_given_an_address() {
     let mac = Mac([0x02, 0, 0x5e, 0x10, 0, 0x01]);
-    let change = Change { mac: Some(mac), ..Change::default() };
+    let change = Change { mtu: Some(1400), mac: Some(mac), ..Change::default() };
     let request = Set { target: Target::Index(2), change };
     let expected = hex("
-        2c000000 1000 0500 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK
+        34000000 1000 0500 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK
         00000000 02000000 00000000 00000000    # struct ifinfomsg
+        0800 0400 78050000                     # IFLA_MTU 1400
         0a00 0100 02005e10 00010000            # IFLA_ADDRESS 02:00:5e:10:00:01
         ");
     assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
@@ -528,6 +531,8 @@ fn a_bridge_is_read() {
         variant: None,
         traffic: Traffic { received: 224, sent: 504 },
         alias: None,
+        parent: None,
+        bus: None,
         vlan_filtering: false,
         default_pvid: None,
         port: PortFlags::default(),
@@ -696,6 +701,8 @@ fn a_veth_that_is_a_bridges_port_is_read() {
         variant: None,
         traffic: Traffic { received: 266, sent: 1130 },
         alias: Some("plumb:a/b".to_owned()),
+        parent: None,
+        bus: None,
         vlan_filtering: false,
         default_pvid: None,
         port: PortFlags { hairpin: true, isolated: true },
@@ -990,6 +997,17 @@ fn options_of_other_kinds_are_not_taken_for_a_bridges() {
 }
 
 #[test]
+fn a_device_tells_what_it_is_a_function_of() {
+    let answer = message(libc::RTM_NEWLINK, Flags::empty(), 1, |out| {
+        out.raw(&[0; 16]);
+        out.put(libc::IFLA_PARENT_DEV_NAME, "0000:00:1f.6");
+        out.put(libc::IFLA_PARENT_DEV_BUS_NAME, "pci");
+    });
+    let link = decode(&answer).unwrap();
+    assert_eq!((link.parent.as_deref(), link.bus.as_deref()), (Some("0000:00:1f.6"), Some("pci")));
+}
+
+#[test]
 fn a_malformed_link_is_an_error() {
     let of_other_kind = message(libc::RTM_NEWADDR, Flags::empty(), 1, |out| out.raw(&[0; 16]));
     assert_eq!(decode(&of_other_kind), Err(Malformed("expected a link")));
@@ -1032,8 +1050,8 @@ fn purposes_name_the_link_and_what_is_done_to_it() {
         up: true,
         promiscuous: true,
         master: Some(2),
-        mac: Some(MAC),
         mtu: Some(1400),
+        mac: Some(MAC),
         alias: Some(""),
         port: Some(PortFlags::default()),
         arp_notify: true,
@@ -1066,7 +1084,7 @@ fn purposes_name_the_link_and_what_is_done_to_it() {
         (&filtering(false), r#"set link "cni0" (VLAN filtering off)"#),
         (
             &Set { target: Target::Name("eth0"), change: all },
-            r#"set link "eth0" (up, promiscuous, master, address, mtu, alias, bridge port flags, arp_notify)"#,
+            r#"set link "eth0" (up, promiscuous, master, mtu, address, alias, bridge port flags, arp_notify)"#,
         ),
         (&SetDown(Target::Name("eth0")), r#"set link "eth0" (down)"#),
         (&Delete(Target::Name("eth0")), r#"delete link "eth0""#),

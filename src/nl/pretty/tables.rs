@@ -33,6 +33,8 @@ pub const ROUTE: &[Kind] = &[
     Kind::new(24, "RTM_NEWROUTE", FamilyHeader::Route, ROUTES),
     Kind::new(25, "RTM_DELROUTE", FamilyHeader::Route, ROUTES),
     Kind::new(26, "RTM_GETROUTE", FamilyHeader::Route, ROUTES),
+    Kind::new(108, "RTM_NEWLINKPROP", FamilyHeader::Link, LINK),
+    Kind::new(109, "RTM_DELLINKPROP", FamilyHeader::Link, LINK),
     Kind::new(112, "RTM_NEWVLAN", FamilyHeader::BridgeVlan, VLANDB),
     Kind::new(113, "RTM_DELVLAN", FamilyHeader::BridgeVlan, VLANDB),
     Kind::new(114, "RTM_GETVLAN", FamilyHeader::BridgeVlan, VLANDB_DUMP),
@@ -211,7 +213,7 @@ pub const LINK: Table = &[
     ("IFLA_NEW_IFINDEX", Signed),
     ("IFLA_MIN_MTU", Number),
     ("IFLA_MAX_MTU", Number),
-    ("IFLA_PROP_LIST", Bytes),
+    ("IFLA_PROP_LIST", Nest(LINK_PROPERTIES)),
     ("IFLA_ALT_IFNAME", Text),
     ("IFLA_PERM_ADDRESS", Mac),
     ("IFLA_PROTO_DOWN_REASON", Bytes),
@@ -230,6 +232,13 @@ pub const LINK: Table = &[
     ("IFLA_HEADROOM", Number),
     ("IFLA_TAILROOM", Number),
 ];
+
+/// Within `IFLA_PROP_LIST` attributes have the same numbers.
+const LINK_PROPERTIES: Table = &{
+    let mut table = [("", Bytes); 54];
+    table[53] = ("IFLA_ALT_IFNAME", Text);
+    table
+};
 
 /// `IFLA_XDP_…` (linux/if_link.h)
 const LINK_XDP: Table = &[

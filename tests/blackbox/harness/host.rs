@@ -38,11 +38,22 @@ pub struct Host {
 impl Host {
     /// A host with nothing but a loopback interface, and Plumb's plugins in [`BIN`].
     pub fn new() -> Self {
+        Self::in_namespaces(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
+    }
+
+    /// The machine that this runs on, as far as network goes: a guest, which is thrown away. Only there the
+    /// kernel's devices are ours to give.
+    pub fn of_guest() -> Self {
+        assert!(Path::new("/run/guest").exists(), "this is for tests/lab/guest only");
+        Self::in_namespaces(CloneFlags::CLONE_NEWNS)
+    }
+
+    fn in_namespaces(own: CloneFlags) -> Self {
         let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
         let mut holder = Command::new("cat");
         holder.stdin(Stdio::piped()).stdout(Stdio::null());
         let prepare = move || {
-            let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET;
+            let mut flags = own;
             if !uid.is_root() {
                 flags |= CloneFlags::CLONE_NEWUSER;
             }
