@@ -176,6 +176,12 @@ pub fn container_interface(request: &Request, link: &Link, mac: Mac) -> Interfac
     }
 }
 
+/// The same of a link that is in the container whole.
+#[must_use]
+pub fn own_interface(request: &Request, link: &Link) -> Interface {
+    container_interface(request, link, link.mac.unwrap_or_default())
+}
+
 /// Sees whether the kernel has what packet rules need, by asking it something.
 ///
 /// # Errors
@@ -204,11 +210,10 @@ pub fn of_container<'r>(
     Ok((interface, own))
 }
 
-/// Makes address management's result that of the plugin: the container's interface, as it is now, has the
-/// addresses, and `dns` replaces what address management knows of name resolution.
-pub fn complete(result: &mut CniResult, request: &Request, link: &Link, dns: &Dns) {
-    let mac = link.mac.unwrap_or_default();
-    result.interfaces = vec![container_interface(request, link, mac)];
+/// Makes address management's result that of the plugin: `interface`, the container's, has the addresses, and
+/// `dns` replaces what address management knows of name resolution.
+pub fn complete(result: &mut CniResult, interface: Interface, dns: &Dns) {
+    result.interfaces = vec![interface];
     for ip in &mut result.ips {
         ip.interface = Some(0);
     }

@@ -213,7 +213,7 @@ fn attach<'a>(
     let link = container.link()?;
     container.await_addresses(&result)?;
 
-    attach::complete(&mut result, request, &link, &conf.dns);
+    attach::complete(&mut result, attach::own_interface(request, &link), &conf.dns);
     Ok(result)
 }
 

@@ -136,7 +136,7 @@ fn attach<'a>(
         return Err(container.refused(refusal));
     }
     let link = container.link()?;
-    attach::complete(&mut result, request, &link, &conf.dns);
+    attach::complete(&mut result, attach::own_interface(request, &link), &conf.dns);
     tap.stay().map_err(|errno| refused(format_args!("keep tap {ifname:?}"), errno))?;
     Ok(result)
 }

@@ -21,7 +21,7 @@ use super::container::{Container, Ipv6};
 use super::undo::Undo;
 use super::{attach, conf, detach, origin, veth};
 use crate::cni::result::{CniResult, Dns, Interface};
-use crate::cni::{Attachment, Code, Error, Plugin, Request};
+use crate::cni::{Attachment, Error, Plugin, Request};
 use crate::ipam::Ipam;
 use crate::nl::link::{Change, Link};
 use crate::nl::{Family, Socket};
@@ -156,17 +156,10 @@ fn attach<'a>(
         undo.push(move || origin::take_back(request).map(drop));
         let record = origin::give(&mut host, &device, request.netns()?, attachment)?;
         let link = configure(request, attachment, &result, &record)?;
-        let mac = link.mac.unwrap_or_default();
         let pci_id = pci_id(conf, &link);
-        (result, Interface { pci_id, ..attach::container_interface(request, &link, mac) })
+        (result, Interface { pci_id, ..attach::own_interface(request, &link) })
     };
-    result.interfaces = vec![interface];
-    for ip in &mut result.ips {
-        ip.interface = Some(0);
-    }
-    if !conf.dns.is_empty() {
-        result.dns = conf.dns.clone();
-    }
+    attach::complete(&mut result, interface, &conf.dns);
     Ok(result)
 }
 
@@ -235,31 +228,25 @@ fn check(request: &Request) -> Result<(), Error> {
     Conf::read(request)?;
     request.netns()?;
     let prev = request.conf.required_prev_result()?;
-    let attachment = request.attachment();
-    if let Some(ipam) = Ipam::of(request)? {
-        ipam.check(&prev)?;
-    }
-    let (returned, expected) = attach::of_container(&prev, &attachment.ifname)?;
+    let ipam = Ipam::of(request)?;
+    let (returned, _) = attach::of_container(&prev, &request.env.ifname)?;
     if returned.mac.is_empty() {
         // It is left to a program in user space.
-        return Ok(());
+        return ipam.map_or(Ok(()), |ipam| ipam.check(&prev));
     }
-    let mut container = Container::require(request.netns()?, &attachment.ifname, Ipv6::DEFAULT)?;
-    let link = container.check(&expected)?;
-    let fault = |what: String| {
-        let msg = format!("container interface {:?} {what}", link.name);
-        Err(Error::new(Code::Internal, msg))
+    let attachment = request.attachment();
+    let is_the_one = |link: &Link| match origin::of_container(link, &attachment) {
+        Some(_) => Ok(()),
+        None => {
+            let alias = link.alias.as_deref().unwrap_or_default();
+            let what = format_args!("is not the device that ADD gave; its alias is {alias:?}");
+            Err(attach::fault(link, what))
+        }
     };
-    if origin::of_container(&link, &attachment).is_none() {
-        let alias = link.alias.as_deref().unwrap_or_default();
-        return fault(format!("is not the device that ADD gave; its alias is {alias:?}"));
-    }
-    attach::check_mac(&link, Some(returned))?;
-    if !link.up {
-        return fault("is down".into());
-    }
+    let (_, link) = attach::check_inside(request, ipam.as_ref(), &prev, is_the_one)?;
     if returned.mtu != 0 && returned.mtu != link.mtu {
-        return fault(format!("has an MTU of {}, not {}", link.mtu, returned.mtu));
+        let what = format_args!("has an MTU of {}, not {}", link.mtu, returned.mtu);
+        return Err(attach::fault(&link, what));
     }
     Ok(())
 }
