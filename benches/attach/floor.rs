@@ -175,7 +175,7 @@ impl Call<'_> {
         let mut host = Socket::open(Family::Route)?;
         let netns = self.netns()?;
         host.execute(&[&self.pair(&name, &netns)])?;
-        let link = link::index_of(&host, &name)?.context("the host's link")?;
+        let link = link::index_of(&mut host, &name)?.context("the host's link")?;
         let up = Set { target: Target::Index(link), change: UP };
         let gateways: Vec<_> = self.gateways.iter().copied().map(Cidr::host).collect();
         let addresses = addresses_of(link, &gateways, false);
@@ -203,7 +203,7 @@ impl Call<'_> {
         let netns = self.netns()?;
         let master = match child {
             Child::Dummy => None,
-            _ => link::index_of(&host, &master_of(child))?,
+            _ => link::index_of(&mut host, &master_of(child))?,
         };
         host.execute(&[&NewChild {
             name: &self.attachment.ifname,
@@ -241,8 +241,8 @@ impl Call<'_> {
         routes: impl Fn(u32) -> Vec<route::Add>,
     ) -> Result<()> {
         let inside = netns.inside(|| {
-            let socket = Socket::open(Family::Route)?;
-            let index = link::index_of(&socket, &self.attachment.ifname)?;
+            let mut socket = Socket::open(Family::Route)?;
+            let index = link::index_of(&mut socket, &self.attachment.ifname)?;
             Ok::<_, plumb::nl::Error>((socket, index))
         });
         let (mut container, index) = inside??;

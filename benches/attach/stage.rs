@@ -182,11 +182,12 @@ fn make_masters() -> Result<()> {
             Child::Vlan(id) => Child::Vlan(id + 1),
             other => other,
         };
+        let below = link::index_of(&mut socket, &master)?;
         socket.execute(&[&NewChild {
             name: &format!("first-{kind}"),
             index: None,
             netns: None,
-            master: link::index_of(&socket, &master)?,
+            master: below,
             mtu: None,
             mac: None,
             child: first,
@@ -290,7 +291,7 @@ fn make_host(name: &str, plugins: Option<&Plugins>, present: usize, pods: usize)
             host.enter()?;
             make_masters()?;
             plugins.call("bridge", Verb::Add, &conf, &anchor).run()?;
-            link::index_of(&Socket::open(Family::Route)?, BRIDGE)?.context("the crowd's bridge")
+            link::index_of(&mut Socket::open(Family::Route)?, BRIDGE)?.context("the crowd's bridge")
         };
         scope.spawn(attach).join().map_err(|_| anyhow!("the anchor's maker"))?
     })?;

@@ -3,17 +3,18 @@
 mod child;
 mod names;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::error::Error;
 use super::request::{Query, Request};
 use super::socket::{Channel, Socket};
 use super::wire::{Attributes, Encoder, Flags, Malformed, Message};
 use crate::net::Mac;
-use crate::sys::ifreq;
 
 pub use child::{Child, IpvlanMode, MacvlanMode, NewChild, probe};
 pub use names::{AddAltName, DeleteAltName, Move, Rename, RenameIfFree};
@@ -388,28 +389,41 @@ pub fn list<C: Channel>(socket: &mut Socket<C>) -> Result<Vec<Link>, Error> {
     socket.dump(&Get(None))
 }
 
-/// Index of the link of this name, by ioctl, which unlike `RTM_GETLINK` waits for no lock; `None` if
-/// there is none.
+/// Index of the link of this name; `None` if there is none. Unlike `RTM_GETLINK` this waits for no lock.
+///
+/// The socket is bound to the link, which means nothing to netlink, and tells the link's index (socket(7)). An
+/// interface ioctl (`SIOCGIFINDEX`, netdevice(7)) would be one call less, but of a name that the kernel does
+/// not know it runs modprobe(8), twice, and waits for that.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn index_of(socket: &Socket, name: &str) -> Result<Option<u32>, Error> {
-    let mut request = ifreq::about(name);
-    // SAFETY: the request is an `ifreq` (netdevice(7)) that outlives the call.
-    let result =
-        unsafe { libc::ioctl(socket.fd().as_raw_fd(), libc::SIOCGIFINDEX, &raw mut request) };
-    let index = Errno::result(result).map(|_| {
-        // SAFETY: SIOCGIFINDEX has succeeded, so the kernel has filled in the index.
-        unsafe { request.ifr_ifru.ifru_ifindex }.cast_unsigned()
-    });
+pub fn index_of(socket: &mut Socket, name: &str) -> Result<Option<u32>, Error> {
+    let bound = setsockopt(&socket.fd(), sockopt::BindToDevice, &OsString::from(name));
+    if bound == Err(Errno::EPERM) {
+        // Without CAP_NET_RAW a socket can't be bound a second time.
+        return Ok(get(socket, Target::Name(name))?.map(|link| link.index));
+    }
+    let index = bound.and_then(|()| bound_index(socket.fd()));
     if let Some(trace) = socket.trace() {
-        trace.asked("SIOCGIFINDEX", name, index);
+        trace.asked("SO_BINDTODEVICE", name, index);
     }
     match index {
         Ok(index) => Ok(Some(index)),
         Err(Errno::ENODEV) => Ok(None),
         Err(errno) => Err(Error::new(format_args!("look up link {name:?}"), errno)),
     }
+}
+
+/// Index of the link that a socket is bound to.
+fn bound_index(socket: BorrowedFd<'_>) -> Result<u32, Errno> {
+    let mut index: libc::c_int = 0;
+    #[expect(clippy::cast_possible_truncation, reason = "4")]
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    let fd = socket.as_raw_fd();
+    let (to, room) = ((&raw mut index).cast(), &raw mut length);
+    // SAFETY: both outlive the call, and the length is that of the index.
+    let told = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, to, room) };
+    Errno::result(told).map(|_| index.cast_unsigned())
 }
 
 /// Makes a bridge, down: `ip link add name cni0 address 02:… type bridge`.

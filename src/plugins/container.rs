@@ -128,7 +128,7 @@ impl<'a> Container<'a> {
         let inside = netns.inside(|| {
             let mut socket = Socket::open(Family::Route)?;
             let done = first(&mut socket)?;
-            let Some(index) = link::index_of(&socket, ifname)? else { return Ok((None, done)) };
+            let Some(index) = link::index_of(&mut socket, ifname)? else { return Ok((None, done)) };
             set_ipv6(ifname, ipv6)?;
             if ipv6.keep_addresses {
                 // The container reaches itself over the loopback interface.

@@ -1,7 +1,6 @@
 //! The other system calls: network namespaces, sysctls, file locks, taps, security contexts, standard input and
 //! output. Nothing in here knows of CNI.
 
-pub mod ifreq;
 pub mod lock;
 pub mod netns;
 pub mod selinux;

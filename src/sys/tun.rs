@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 
-use super::ifreq;
 use crate::trace;
 
 /// The device of which each opened file may become a link.
@@ -90,7 +89,13 @@ impl AsFd for Tun {
 pub fn make_tap(device: BorrowedFd<'_>, name: &str, multi_queue: bool) -> Result<(), Errno> {
     let queues = if multi_queue { libc::IFF_MULTI_QUEUE } else { 0 };
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL | queues;
-    let mut request = ifreq::about(name);
+    // SAFETY: `ifreq` (netdevice(7)) is plain data, for which all zeros is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // A name that is too long is cut, as no interface has it.
+    let length = name.len().min(libc::IFNAMSIZ - 1);
+    for (to, from) in request.ifr_name.iter_mut().zip(name.as_bytes().iter().take(length)) {
+        *to = from.cast_signed();
+    }
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the flags are 16 bits, of which one is the sign"

@@ -223,8 +223,18 @@ pub fn failures_of_add() -> Vec<(&'static str, &'static str)> {
 }
 
 /// All that DEL fails by.
-pub const FAILURES_OF_DEL: [&str; 8] =
-    ["socket", "sendto", "recvmsg", "setns", "openat", "ioctl", "fcntl", "unlinkat"];
+pub const FAILURES_OF_DEL: [&str; 10] = [
+    "socket",
+    "setsockopt",
+    "getsockopt",
+    "sendto",
+    "recvmsg",
+    "setns",
+    "openat",
+    "ioctl",
+    "fcntl",
+    "unlinkat",
+];
 
 /// ADD fails at the n-th system call of each kind, for every n: all is undone, or if nothing can be done any
 /// more, by DEL.

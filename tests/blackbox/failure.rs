@@ -294,7 +294,8 @@ pub fn walk(syscall: &str, mut each: impl FnMut(&str) -> bool) {
     assert!(reached < 100, "{syscall}");
 }
 
-pub const CONVERSATIONS: [&str; 5] = ["socket", "sendto", "recvmsg", "ioctl", "setns"];
+pub const CONVERSATIONS: [&str; 7] =
+    ["socket", "setsockopt", "getsockopt", "sendto", "recvmsg", "ioctl", "setns"];
 const FILES: [&str; 5] = ["openat", "fcntl", "statx", "mkdir", "flock"];
 pub const CONTENTS: [&str; 7] =
     ["read", "write", "pread64", "pwrite64", "unlinkat", "utimensat", "ftruncate"];

@@ -826,8 +826,7 @@ fn a_del_that_fails_is_made_up_for_by_the_next() {
     let conf = conf(&json!({}));
     let (before, was) = (host.snapshot(), state(&host, "up0"));
     let call = Call::new(&host, "DEL", &conf).of(&pod);
-    for syscall in ["socket", "sendto", "recvmsg", "setns", "openat", "ioctl", "flock", "unlinkat"]
-    {
+    for syscall in crate::child::FAILURES_OF_DEL {
         walk(syscall, |n| {
             host.add(&conf, &pod).ok();
             let (outcome, reached) = injected(&call, syscall, n);
@@ -869,7 +868,7 @@ fn a_call_that_is_killed_is_made_up_for_by_del() {
     let conf = conf(&json!({}));
     let (before, was) = (host.snapshot(), state(&host, "up0"));
     for (command, ends) in [("ADD", false), ("ADD", true), ("DEL", false)] {
-        for syscall in ["sendto", "recvmsg", "setns", "ioctl"] {
+        for syscall in ["sendto", "recvmsg", "setns", "getsockopt"] {
             for n in 1.. {
                 let pod = host.pod("a");
                 if command == "DEL" {

@@ -28,6 +28,7 @@ mod ipvlan;
 mod loopback;
 mod macvlan;
 mod masquerade;
+mod modules;
 mod protocol;
 mod ptp;
 mod real_input;

@@ -49,7 +49,11 @@ impl Open {
             setuid(Uid::from_raw(user))?;
         }
         let tap = File::options().read(true).write(true).open("/dev/net/tun")?;
-        let mut request = plumb::sys::ifreq::about("eth0");
+        // SAFETY: `ifreq` is plain data, for which all zeros is a valid value.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(b"eth0") {
+            *to = from.cast_signed();
+        }
         let flags = libc::IFF_TAP | libc::IFF_NO_PI | self.flags;
         request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).unwrap();
         // SAFETY: the request is an `ifreq` that outlives the call.
@@ -403,7 +407,7 @@ fn a_killed_add_leaves_no_link() {
     let conf = conf(&json!({"owner": 0}));
     let call = Call::new(&host, "ADD", &conf).of(&pod);
     let mut kept = 0;
-    for syscall in ["ioctl", "sendto", "recvmsg", "setns", "write", "close"] {
+    for syscall in ["ioctl", "getsockopt", "sendto", "recvmsg", "setns", "write", "close"] {
         walk(syscall, |n| {
             let inject = format!("inject={syscall}:signal=SIGKILL:when={n}");
             let outcome = call.clone().under(&["strace", "-qq", "-o", "/dev/null", "-e", &inject]);

@@ -53,27 +53,32 @@ const UNKNOWN: &str = "*/";
 /// Names of links whose index is asked for, in order, and what is answered: the index, or the error.
 fn traced_indices(trace: &str) -> Vec<(String, String)> {
     let question = |line: &str| {
-        let (_, question) = line.split_once(" SIOCGIFINDEX \"")?;
+        let (_, question) = line.split_once(" SO_BINDTODEVICE \"")?;
         let (name, answer) = question.split_once("\": ").expect(line);
         Some((name.to_owned(), answer.to_owned()))
     };
     trace.lines().filter_map(question).collect()
 }
 
-/// The same as strace(1) decodes it: `SIOCGIFINDEX, {ifr_name="eth0", ifr_ifindex=2}) = 0`, and of an error
-/// `{ifr_name="eth0"}) = -1 ENODEV (No such device)`.
+/// The same as strace(1) decodes it: `SO_BINDTODEVICE, "eth0", 4) = 0`, of an error `-1 ENODEV (No such
+/// device)`, then `SO_BINDTOIFINDEX, [2], [4]) = 0`.
 fn straced_indices(trace: &str) -> Vec<(String, String)> {
-    let question = |line: &str| {
-        let (_, question) = line.split_once("SIOCGIFINDEX, ")?;
+    let mut lines = trace.lines();
+    let mut indices = Vec::new();
+    while let Some(line) = lines.next() {
+        let Some((_, question)) = line.split_once("SO_BINDTODEVICE, ") else { continue };
         let name = question.split('"').nth(1).expect(line).to_owned();
-        let index = question.split_once("ifr_ifindex=").map(|(_, rest)| rest.split('}').next());
-        let answer = match (question.split_once(" = -1 "), index.flatten()) {
-            (Some((_, error)), _) => error,
-            (None, index) => index.expect(line),
+        let answer = match question.split_once(" = -1 ") {
+            Some((_, error)) => error,
+            None => {
+                let (_, index) =
+                    lines.next().unwrap().split_once("SO_BINDTOIFINDEX, [").expect(line);
+                index.split(']').next().unwrap()
+            }
         };
-        Some((name, answer.to_owned()))
-    };
-    trace.lines().filter_map(question).collect()
+        indices.push((name, answer.to_owned()));
+    }
+    indices
 }
 
 fn everything() -> Value {
@@ -97,7 +102,7 @@ fn both(host: &Host, call: &Call<'_>) -> (String, String) {
         "-o",
         "/run/strace",
         "-e",
-        "trace=sendto,recvmsg,openat,ioctl",
+        "trace=sendto,recvmsg,openat,setsockopt,getsockopt",
     ];
     let words = [["strace"].as_slice(), &words].concat();
     call.clone().env("PLUMB_TRACE", TRACE).under(&words).run().ok();
@@ -185,8 +190,8 @@ fn a_trace_tells_what_is_asked_where_and_with_which_files() {
     let element = event(&trace, &["→ NFT_MSG_NEWSETELEM", "bridge"]);
     assert!(element.contains(" comment \"plumb:net/a/eth0"), "{element}");
     let index = pod.ip("link show eth0")[0]["ifindex"].to_string();
-    event(&trace, &["container", &format!("SIOCGIFINDEX \"eth0\": {index}\n")]);
-    event(&trace, &["host", &format!("SIOCGIFINDEX {veth:?}: ENODEV (No such device)")]);
+    event(&trace, &["container", &format!("SO_BINDTODEVICE \"eth0\": {index}\n")]);
+    event(&trace, &["host", &format!("SO_BINDTODEVICE {veth:?}: ENODEV (No such device)")]);
     for words in [
         ["host", "create /var/lib/cni/networks/net/10.1.0.2"],
         ["host", "open /run/netns/a"],

@@ -36,8 +36,8 @@ impl Target {
     pub fn has_interface(&self) -> bool {
         let Ok(netns) = Netns::open(Path::new(&self.netns)) else { return false };
         let socket = netns.inside(|| Socket::open(Family::Route));
-        let found = socket.ok().and_then(Result::ok).map(|socket| {
-            link::index_of(&socket, &self.attachment.ifname).is_ok_and(|index| index.is_some())
+        let found = socket.ok().and_then(Result::ok).map(|mut socket| {
+            link::index_of(&mut socket, &self.attachment.ifname).is_ok_and(|index| index.is_some())
         });
         found.unwrap_or(false)
     }
