@@ -10,7 +10,7 @@ use plumb::nl::link::{Child, IpvlanMode, MacvlanMode};
 use serde_json::{Value, json};
 
 use crate::floor::Floor;
-use crate::stage::{BRIDGE, Host, Pod, master_of};
+use crate::stage::{BRIDGE, DEVICE, Host, Pod, master_of};
 
 /// What is done with a container.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +70,10 @@ pub enum Work {
     MasqueradedPair,
     /// A link that is made in the container, on the host's [`master_of`](crate::stage::master_of) its kind.
     Child(Child),
+    /// A link whose other end is a program's, made in the container.
+    Tap,
+    /// [`DEVICE`], which goes there.
+    Device,
     /// The container's loopback interface, which comes up.
     Loopback,
 }
@@ -191,6 +195,22 @@ impl Scenario {
             keys: || json!({}),
             ipam: Ipam::HostLocal,
             work: Work::Child(Child::Dummy),
+            extent: Extent::Brief,
+        },
+        Self {
+            name: "tap + host-local",
+            plugin: "tap",
+            keys: || json!({}),
+            ipam: Ipam::HostLocal,
+            work: Work::Tap,
+            extent: Extent::Brief,
+        },
+        Self {
+            name: "host-device + host-local",
+            plugin: "host-device",
+            keys: || json!({"device": DEVICE}),
+            ipam: Ipam::HostLocal,
+            work: Work::Device,
             extent: Extent::Brief,
         },
         // The last, since it leaves the pods' loopback interfaces down.

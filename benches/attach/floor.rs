@@ -11,17 +11,18 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, anyhow, ensure};
 use plumb::cni::Attachment;
 use plumb::net::Cidr;
-use plumb::nl::link::{Change, Child, Delete, NewChild, NewVeth, Set, SetDown, Target};
+use plumb::nl::link::{Change, Child, Delete, Move, NewChild, NewVeth, Set, SetDown, Target};
 use plumb::nl::nft::set::{self, AddElement, DeleteElement};
 use plumb::nl::request::Request;
 use plumb::nl::route::Route;
 use plumb::nl::{Family, Socket, addr, link, nft, route};
 use plumb::plugins::masquerade;
 use plumb::sys::netns::Netns;
+use plumb::sys::tun::{self, Tun};
 use std::os::fd::AsFd;
 
 use crate::contender::{Process, Scenario, Verb, Work};
-use crate::stage::{Host, LEASES, Pod, master_of};
+use crate::stage::{DEVICE, Host, LEASES, Pod, master_of};
 
 /// What the process is. Its result, if there is one, is its argument.
 const SOURCE: &[u8] = br#"
@@ -126,6 +127,8 @@ impl Call<'_> {
             Work::Pair => self.add_pair(),
             Work::MasqueradedPair => self.add_pair().and_then(|()| self.add_element()),
             Work::Child(child) => self.add_child(child),
+            Work::Tap => self.add_tap(),
+            Work::Device => self.give_device(),
             Work::Loopback => self.set_loopback_up(),
         }
     }
@@ -142,10 +145,11 @@ impl Call<'_> {
                 let name = self.attachment.host_link();
                 Socket::open(Family::Route)?.execute(&[&Delete(Target::Name(&name))])?;
             }
-            Work::Child(_) => {
+            Work::Child(_) | Work::Tap => {
                 let eth0 = Target::Name(&self.attachment.ifname);
                 self.enter()?.execute(&[&Delete(eth0)])?;
             }
+            Work::Device => self.take_device_back()?,
             Work::Loopback => self.enter()?.execute(&[&SetDown(LOOPBACK)])?,
         }
         // Closing waits for the element to be freed, and that was over before the link was deleted.
@@ -215,6 +219,33 @@ impl Call<'_> {
             child,
         }])?;
         self.configure_container(&netns, |link| self.default_routes(link))
+    }
+
+    /// A link that a file in the container becomes.
+    fn add_tap(&self) -> Result<()> {
+        let netns = self.netns()?;
+        let tap = netns.inside(Tun::open)??;
+        tun::make_tap(tap.as_fd(), &self.attachment.ifname, false)?;
+        self.configure_container(&netns, |link| self.default_routes(link))?;
+        Ok(tap.stay()?)
+    }
+
+    fn give_device(&self) -> Result<()> {
+        let mut host = Socket::open(Family::Route)?;
+        let netns = self.netns()?;
+        let link = link::index_of(&mut host, DEVICE)?.context("the host's device")?;
+        host.execute(&[&Move { link, netns: netns.as_fd(), name: &self.attachment.ifname }])?;
+        self.configure_container(&netns, |link| self.default_routes(link))
+    }
+
+    fn take_device_back(&self) -> Result<()> {
+        let netns = self.netns()?;
+        let mut container = netns.inside(|| Socket::open(Family::Route))??;
+        let link = link::index_of(&mut container, &self.attachment.ifname)?;
+        let link = link.context("the container's device")?;
+        container.execute(&[&Move { link, netns: netns.host()?, name: DEVICE }])?;
+        let up = Set { target: Target::Name(DEVICE), change: UP };
+        Ok(Socket::open(Family::Route)?.execute(&[&up])?)
     }
 
     fn set_loopback_up(&self) -> Result<()> {

@@ -26,6 +26,8 @@ use crate::floor::Floor;
 pub const LEASES: &str = "/var/lib/cni/networks";
 /// The bridge that all networks of a host share.
 pub const BRIDGE: &str = "crowd0";
+/// The device that a host has to give away.
+pub const DEVICE: &str = "device";
 /// Bridges hold at most 1,024 ports; a crowd is spread over several, this many to each.
 const CROWD_PER_BRIDGE: usize = 500;
 /// Calls of one caller in a row when there are many.
@@ -290,6 +292,7 @@ fn make_host(name: &str, plugins: Option<&Plugins>, present: usize, pods: usize)
         let attach = || {
             host.enter()?;
             make_masters()?;
+            sandbox::make_segment(DEVICE, "far-device")?;
             plugins.call("bridge", Verb::Add, &conf, &anchor).run()?;
             link::index_of(&mut Socket::open(Family::Route)?, BRIDGE)?.context("the crowd's bridge")
         };
