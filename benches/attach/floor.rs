@@ -11,7 +11,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, anyhow, ensure};
 use plumb::cni::Attachment;
 use plumb::net::Cidr;
-use plumb::nl::link::{Change, Child, Delete, Move, NewChild, NewVeth, Set, SetDown, Target};
+use plumb::nl::link::{
+    Change, Child, Delete, LOOPBACK_INDEX, Move, NewChild, NewVeth, Set, SetDown, Target,
+};
 use plumb::nl::nft::set::{self, AddElement, DeleteElement};
 use plumb::nl::request::Request;
 use plumb::nl::route::Route;
@@ -346,8 +348,6 @@ const UP: Change<'_> = Change {
     arp_notify: false,
 };
 
-/// `LOOPBACK_IFINDEX` (net/flow.h)
-const LOOPBACK_INDEX: u32 = 1;
 const LOOPBACK: Target<'_> = Target::Index(LOOPBACK_INDEX);
 
 fn addresses_of(link: u32, cidrs: &[Cidr], without_prefix_route: bool) -> Vec<addr::Add> {

@@ -175,6 +175,14 @@ impl<'a> Ipam<'a> {
     }
 }
 
+/// STATUS of the address management that a configuration names, if it names one.
+///
+/// # Errors
+/// There is no such plugin; it can't lease addresses (code 50).
+pub fn status(request: &Request) -> Result<(), Error> {
+    Ipam::of(request)?.map_or(Ok(()), |ipam| ipam.status())
+}
+
 /// Refuses a lease without addresses: there would be nothing to configure.
 ///
 /// # Errors

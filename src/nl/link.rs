@@ -50,6 +50,8 @@ const IFLA_TUN_TYPE: u16 = 3;
 const TYPE_TAP: u32 = libc::IFF_TAP.cast_unsigned();
 /// `IF_OPER_UP` (linux/if.h, RFC 2863).
 const IF_OPER_UP: u8 = 6;
+/// Index of the loopback interface in every namespace: `LOOPBACK_IFINDEX` (net/flow.h).
+pub const LOOPBACK_INDEX: u32 = 1;
 /// The longest alias: `IFALIASZ` (linux/if.h) less the terminating NUL.
 pub const ALIAS_MAX: usize = 255;
 
@@ -298,6 +300,12 @@ impl Link {
             }
         }
         Ok(())
+    }
+
+    /// Its kind as it is told to people.
+    #[must_use]
+    pub fn kind_name(&self) -> &str {
+        self.kind.as_deref().unwrap_or("physical device")
     }
 
     /// Whether this is a bridge.
@@ -623,9 +631,6 @@ impl Request for Set<'_> {
         }
         if let Some(mac) = change.mac {
             out.put(libc::IFLA_ADDRESS, &mac);
-        }
-        if let Some(mtu) = change.mtu {
-            out.put(libc::IFLA_MTU, &mtu);
         }
         if let Some(alias) = change.alias {
             out.put(libc::IFLA_IFALIAS, alias.as_bytes());

@@ -56,7 +56,19 @@ impl Monitor {
     /// # Errors
     /// The kernel's refusal.
     pub fn wait(&self, link: u32, deadline: Instant) -> Result<bool, Error> {
-        let error = |errno| Error::new(format_args!("wait for link {link}"), errno);
+        self.wait_until(deadline, |index| index == link.to_ne_bytes())
+    }
+
+    /// Waits for any change, or what may be one; false if the deadline passes first.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn wait_for_any(&self, deadline: Instant) -> Result<bool, Error> {
+        self.wait_until(deadline, |_| true)
+    }
+
+    fn wait_until(&self, deadline: Instant, is_it: impl Fn(&[u8]) -> bool) -> Result<bool, Error> {
+        let error = |errno| Error::new("wait for a change of links", errno);
         let mut buffer = [0; 8192];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -69,14 +81,12 @@ impl Monitor {
             }
             match sys::recv(self.fd.as_raw_fd(), &mut buffer, sys::MsgFlags::empty()) {
                 Ok(length) => {
-                    let about_it = |payload: &[u8]| {
-                        payload.get(INDEX).is_some_and(|index| index == link.to_ne_bytes())
-                    };
                     let datagram = buffer.get(..length).unwrap_or(&buffer);
                     if let Some(trace) = &self.trace {
                         trace.received(Ok(Datagram { length, sender: 0 }), datagram);
                     }
-                    if Messages::new(datagram).flatten().any(|m| about_it(m.payload)) {
+                    let mut messages = Messages::new(datagram).flatten();
+                    if messages.any(|message| message.payload.get(INDEX).is_some_and(&is_it)) {
                         return Ok(true);
                     }
                 }

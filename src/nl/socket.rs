@@ -146,7 +146,7 @@ impl Socket {
         Ok(Self::over(KernelChannel { fd, trace: Conversation::begin(family) }))
     }
 
-    /// The socket itself, for the interface ioctls (netdevice(7)), which any socket answers.
+    /// The socket itself, which knows its namespace, and links by name.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.channel.fd.as_fd()

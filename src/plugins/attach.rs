@@ -210,13 +210,14 @@ pub fn of_container<'r>(
     Ok((interface, own))
 }
 
-/// Makes address management's result that of the plugin: `interface`, the container's, has the addresses, and
-/// `dns` replaces what address management knows of name resolution.
-pub fn complete(result: &mut CniResult, interface: Interface, dns: &Dns) {
-    result.interfaces = vec![interface];
+/// Makes address management's result that of the plugin: of `interfaces` the one in the container has the
+/// addresses, and `dns` replaces what address management knows of name resolution.
+pub fn complete(result: &mut CniResult, interfaces: Vec<Interface>, dns: &Dns) {
+    let own = interfaces.iter().position(|interface| !interface.sandbox.is_empty());
     for ip in &mut result.ips {
-        ip.interface = Some(0);
+        ip.interface = own.and_then(|index| u32::try_from(index).ok());
     }
+    result.interfaces = interfaces;
     if !dns.is_empty() {
         result.dns = dns.clone();
     }

@@ -213,7 +213,7 @@ fn attach<'a>(
     let link = container.link()?;
     container.await_addresses(&result)?;
 
-    attach::complete(&mut result, attach::own_interface(request, &link), &conf.dns);
+    attach::complete(&mut result, vec![attach::own_interface(request, &link)], &conf.dns);
     Ok(result)
 }
 
@@ -366,7 +366,7 @@ pub fn check(request: &Request, conf: &Conf) -> Result<(), Error> {
 
 fn check_kind(conf: &Conf, link: &Link) -> Result<(), Error> {
     let expected = conf.child.kind();
-    let found = link.kind.as_deref().unwrap_or("physical device");
+    let found = link.kind_name();
     if found != expected {
         return Err(attach::fault(link, format_args!("is a {found}, not a {expected}")));
     }

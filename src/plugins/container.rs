@@ -187,6 +187,24 @@ impl<'a> Container<'a> {
         self.carry_out(result, dad, link::Change { arp_notify: true, ..change }, Some(up))
     }
 
+    /// The same, to the end: returns the link once its addresses can be used.
+    ///
+    /// # Errors
+    /// The kernel's refusal; an address is in use by a neighbour.
+    pub fn bring_up(
+        &mut self,
+        result: &CniResult,
+        dad: Dad,
+        change: link::Change<'_>,
+    ) -> Result<link::Link, Error> {
+        if let Some(refusal) = self.bring_up_announced(result, dad, change)? {
+            return Err(self.refused(refusal));
+        }
+        let link = self.link()?;
+        self.await_addresses(result)?;
+        Ok(link)
+    }
+
     /// Changes the link before and after it is given its addresses, then come the routes.
     fn carry_out(
         &mut self,

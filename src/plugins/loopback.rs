@@ -4,7 +4,7 @@ use super::setting_error;
 use crate::cni::result::{CniResult, Interface, Ip};
 use crate::cni::{Code, Error, Plugin, Request};
 use crate::net::Cidr;
-use crate::nl::link::{self, Change, Target};
+use crate::nl::link::{self, Change, LOOPBACK_INDEX as INDEX, Target};
 use crate::nl::{Family, Socket, addr};
 
 /// The plugin.
@@ -20,8 +20,6 @@ pub const PLUGIN: Plugin = Plugin {
 };
 
 const NAME: &str = "lo";
-/// Its index, in every namespace: `LOOPBACK_IFINDEX` (net/flow.h).
-const INDEX: u32 = 1;
 
 /// The result of a plugin before this one is passed on as it is.
 fn add(request: &Request) -> Result<CniResult, Error> {

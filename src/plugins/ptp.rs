@@ -21,7 +21,7 @@ use super::undo::Undo;
 use super::{attach, conf, detach, forwarding, masquerade, veth};
 use crate::cni::result::{CniResult, Dns, Ip};
 use crate::cni::{Attachment, Code, Error, Plugin, Request};
-use crate::ipam::Ipam;
+use crate::ipam::{self, Ipam};
 use crate::net::{Cidr, Mac};
 use crate::nl::link::{self, Change, Link, Target};
 use crate::nl::request::Request as NlRequest;
@@ -116,16 +116,11 @@ fn attach<'a>(
     };
     let host_end = veth::await_carrier(read()?, read)?;
 
-    result.interfaces = vec![
+    let interfaces = vec![
         attach::interface(&host_end, attachment.host_mac()),
         attach::container_interface(request, &host_end, mac),
     ];
-    for ip in &mut result.ips {
-        ip.interface = Some(1);
-    }
-    if !conf.dns.is_empty() {
-        result.dns = conf.dns.clone();
-    }
+    attach::complete(&mut result, interfaces, &conf.dns);
     Ok(result)
 }
 
@@ -310,8 +305,5 @@ fn status(request: &Request) -> Result<(), Error> {
     if conf.ip_masq {
         attach::probe_rules(masquerade::probe)?;
     }
-    match Ipam::of(request)? {
-        Some(ipam) => ipam.status(),
-        None => Ok(()),
-    }
+    ipam::status(request)
 }

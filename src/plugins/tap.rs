@@ -16,7 +16,7 @@ use super::{attach, conf, detach, refusal, setting_error, veth};
 use crate::cni::conf::interface_name_fault;
 use crate::cni::result::{CniResult, Dns};
 use crate::cni::{Attachment, Code, Error, Plugin, Request, delegate};
-use crate::ipam::Ipam;
+use crate::ipam::{self, Ipam};
 use crate::net::Mac;
 use crate::nl::link::{self, Change, Link, Target};
 use crate::sys::selinux::{self, Refusal};
@@ -132,11 +132,8 @@ fn attach<'a>(
         alias: Some(&label),
         ..Change::default()
     };
-    if let Some(refusal) = container.bring_up_announced(&result, ipv6.dad, change)? {
-        return Err(container.refused(refusal));
-    }
-    let link = container.link()?;
-    attach::complete(&mut result, attach::own_interface(request, &link), &conf.dns);
+    let link = container.bring_up(&result, ipv6.dad, change)?;
+    attach::complete(&mut result, vec![attach::own_interface(request, &link)], &conf.dns);
     tap.stay().map_err(|errno| refused(format_args!("keep tap {ifname:?}"), errno))?;
     Ok(result)
 }
@@ -145,7 +142,7 @@ fn require_bridge(name: &str, found: Option<Link>) -> Result<Link, Error> {
     let got = match found {
         Some(link) if link.is_bridge() => return Ok(link),
         Some(link) => {
-            let kind = link.kind.as_deref().unwrap_or("physical device");
+            let kind = link.kind_name();
             format!("{name:?}, which is a {kind}")
         }
         None => format!("{name:?}, which is not there"),
@@ -278,7 +275,7 @@ fn check_kind(link: &Link) -> Result<(), Error> {
     if link.is_tap() {
         return Ok(());
     }
-    let found = link.kind.as_deref().unwrap_or("physical device");
+    let found = link.kind_name();
     Err(attach::fault(link, format_args!("is a {found}, not a tap")))
 }
 
@@ -286,8 +283,5 @@ fn check_kind(link: &Link) -> Result<(), Error> {
 fn status(request: &Request) -> Result<(), Error> {
     read(request)?;
     open().map_err(Error::unavailable)?;
-    match Ipam::of(request)? {
-        Some(ipam) => ipam.status(),
-        None => Ok(()),
-    }
+    ipam::status(request)
 }

@@ -175,7 +175,6 @@ pub fn disable_ipv6(link: &str) {
 /// # Errors
 /// It has one.
 pub fn refuse_if_interface_exists(netns: &Netns, ifname: &str) -> Result<(), Error> {
-    // To be asked for the index of a name that it doesn't know has the kernel start modprobe.
     let read = || link::get(&mut Socket::open(Family::Route)?, Target::Name(ifname));
     let found = netns.inside(read);
     let found =

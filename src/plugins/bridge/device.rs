@@ -32,7 +32,7 @@ pub(super) fn ensure<'a>(
             continue;
         };
         if !bridge.is_bridge() {
-            let kind = bridge.kind.as_deref().unwrap_or("physical device");
+            let kind = bridge.kind_name();
             let got = format!("{name:?}, which exists and is a {kind}");
             return Err(Error::invalid(
                 "bridge",

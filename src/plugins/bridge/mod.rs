@@ -27,7 +27,7 @@ use super::{attach, detach, forwarding, masquerade, spoof_check, veth};
 use crate::cni::error::Errors;
 use crate::cni::result::CniResult;
 use crate::cni::{Attachment, Code, Error, Plugin, Request};
-use crate::ipam::Ipam;
+use crate::ipam::{self, Ipam};
 use crate::net::Mac;
 use crate::nl::link::{Link, Target};
 use crate::nl::{Family, Socket, link, nft};
@@ -124,21 +124,13 @@ fn attach<'a>(
         link::get(&mut host, Target::Index(bridge.index))?.unwrap_or(bridge)
     };
 
-    result.interfaces = vec![
+    let mut interfaces = vec![
         attach::interface(&bridge, port.bridge_mac.or(bridge.mac).unwrap_or_default()),
         attach::interface(&port, attachment.host_mac()),
         attach::container_interface(request, &port, mac),
     ];
-    result.interfaces.extend(beside.map(|link| {
-        let mac = link.mac.unwrap_or_default();
-        attach::interface(&link, mac)
-    }));
-    for ip in &mut result.ips {
-        ip.interface = Some(2);
-    }
-    if !conf.dns.is_empty() {
-        result.dns = conf.dns.clone();
-    }
+    interfaces.extend(beside.map(|link| attach::interface(&link, link.mac.unwrap_or_default())));
+    attach::complete(&mut result, interfaces, &conf.dns);
     Ok(result)
 }
 
@@ -341,8 +333,5 @@ fn status(request: &Request) -> Result<(), Error> {
     if conf.mac_spoof_check {
         attach::probe_rules(spoof_check::probe)?;
     }
-    match Ipam::of(request)? {
-        Some(ipam) => ipam.status(),
-        None => Ok(()),
-    }
+    ipam::status(request)
 }

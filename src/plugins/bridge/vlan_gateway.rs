@@ -190,7 +190,7 @@ impl Gateway {
     /// What keeps a link from being the gateway, if anything does.
     fn fault(&self, host: &mut Socket, found: &Link) -> Result<Option<Fault>, Error> {
         let (name, vlan) = (&self.bridge.name, self.vlan);
-        let kind = found.kind.as_deref().unwrap_or("physical device");
+        let kind = found.kind_name();
         let peer = found.peer.filter(|_| found.peer_netns.is_none());
         match (kind, peer) {
             ("veth", Some(peer)) => {

@@ -14,7 +14,7 @@ use crate::cni::json::Node;
 use crate::cni::{Code, Error};
 use crate::net::Mac;
 use crate::nl::Socket;
-use crate::nl::link::{self, Link, Target};
+use crate::nl::link::{self, LOOPBACK_INDEX, Link, Target};
 use crate::plugins::origin::{self, Origin};
 use crate::trace;
 
@@ -142,8 +142,7 @@ impl Device {
             let msg = format!("cannot find {self} on the host; it may be in a container");
             return Err(Error::new(Code::Internal, msg).with_details("ENODEV"));
         };
-        // `LOOPBACK_IFINDEX` (net/flow.h): its index in every namespace.
-        if link.index == 1 {
+        if link.index == LOOPBACK_INDEX {
             let expected =
                 "another device than the loopback interface, which each namespace has its own of";
             return Err(Error::invalid("device", format_args!("{:?}", link.name), expected));

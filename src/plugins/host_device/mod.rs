@@ -14,7 +14,6 @@
 
 mod device;
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::container::{Container, Ipv6};
@@ -22,8 +21,9 @@ use super::undo::Undo;
 use super::{attach, conf, detach, origin, veth};
 use crate::cni::result::{CniResult, Dns, Interface};
 use crate::cni::{Attachment, Error, Plugin, Request};
-use crate::ipam::Ipam;
+use crate::ipam::{self, Ipam};
 use crate::nl::link::{Change, Link};
+use crate::nl::monitor::{Changes, Monitor};
 use crate::nl::{Family, Socket};
 
 pub use device::{Device, Pci};
@@ -41,8 +41,6 @@ pub const PLUGIN: Plugin = Plugin {
 
 /// How long DEL waits for a device whose namespace has gone: the kernel takes some 10 ms to end it.
 const RETURN_PATIENCE: Duration = Duration::from_secs(2);
-/// How often it looks.
-const RETURN_POLL: Duration = Duration::from_millis(20);
 
 /// What it is configured with, beside address management.
 #[derive(Debug)]
@@ -159,7 +157,7 @@ fn attach<'a>(
         let pci_id = pci_id(conf, &link);
         (result, Interface { pci_id, ..attach::own_interface(request, &link) })
     };
-    attach::complete(&mut result, interface, &conf.dns);
+    attach::complete(&mut result, vec![interface], &conf.dns);
     Ok(result)
 }
 
@@ -174,12 +172,7 @@ fn configure(
     let mut container = Container::require(request.netns()?, &attachment.ifname, ipv6)?;
     // Another call that was about to give the same device may have written on it a moment ago.
     let change = Change { alias: Some(record), ..Change::default() };
-    if let Some(refusal) = container.bring_up_announced(result, ipv6.dad, change)? {
-        return Err(container.refused(refusal));
-    }
-    let link = container.link()?;
-    container.await_addresses(result)?;
-    Ok(link)
+    container.bring_up(result, ipv6.dad, change)
 }
 
 /// The device's PCI address, as it was configured or as the kernel tells.
@@ -193,17 +186,19 @@ fn pci_id(conf: &Conf, link: &Link) -> String {
 
 fn del(request: &Request) -> Result<(), Error> {
     detach::detach(request, || {
+        if !may_be_returning(request) {
+            return origin::take_back(request);
+        }
+        // In this order: what arrives in between is told.
+        let arrivals = Monitor::open(Changes::Links)?;
         let deadline = Instant::now() + RETURN_PATIENCE;
         loop {
-            // In this order: what arrives in between is found.
-            let may_come = may_be_returning(request);
             if origin::take_back(request)? {
                 return Ok(true);
             }
-            if !may_come || Instant::now() >= deadline {
+            if !arrivals.wait_for_any(deadline)? {
                 return Ok(false);
             }
-            thread::sleep(RETURN_POLL);
         }
     })
 }
@@ -261,8 +256,5 @@ fn status(request: &Request) -> Result<(), Error> {
     {
         device.find(&mut host).map_err(Error::unavailable)?;
     }
-    match Ipam::of(request)? {
-        Some(ipam) => ipam.status(),
-        None => Ok(()),
-    }
+    ipam::status(request)
 }
