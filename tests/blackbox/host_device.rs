@@ -27,8 +27,10 @@ fn conf(keys: &Value) -> Value {
 /// `10.1.0.200` and `fd01::200`.
 fn device<'a>(host: &'a Host, name: &str) -> Pod<'a> {
     let neighbour = host.pod("neighbour");
+    // Routes of IPv6 would come and go some time after the device.
     host.sh(&format!(
-        "ip link add {name} mtu 1400 address 02:00:00:00:00:01 type veth peer name eth0 netns neighbour
+        "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6
+         ip link add {name} mtu 1400 address 02:00:00:00:00:01 type veth peer name eth0 netns neighbour
          ip link set {name} alias 'uplink  to rack 7 '; ip link set {name} up"
     ));
     neighbour.sh("ip addr add 10.1.0.200/16 dev eth0; ip addr add fd01::200/64 dev eth0 nodad
