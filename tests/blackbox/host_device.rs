@@ -81,7 +81,7 @@ fn a_device_goes_to_a_pod_and_comes_back_in_every_version() {
     confs.extend(VERSIONS.map(list));
     let host = Host::new();
     let neighbour = device(&host, "ens4");
-    neighbour.sh("ip addr add 10.60.0.254/24 dev eth0; ip addr add fd60::fe/64 dev eth0 nodad");
+    neighbour.sh("ip addr add 10.50.0.254/24 dev eth0; ip addr add fd50::fe/64 dev eth0 nodad");
     let pod = host.pod("a");
     let (before, was) = (host.snapshot(), state(&host, "ens4"));
     for (conf, version) in confs {
@@ -105,9 +105,9 @@ fn a_device_goes_to_a_pod_and_comes_back_in_every_version() {
             ips.iter().map(|ip| ip["address"].clone()).collect()
         };
         assert_eq!(json!(addresses), json!(told), "{version}");
-        pod.must_reach("10.60.0.254");
-        pod.must_reach("fd60::fe");
-        assert_eq!(pod.ip("route show 10.61.0.0/16")[0]["gateway"], "10.60.0.254");
+        pod.must_reach("10.50.0.254");
+        pod.must_reach("fd50::fe");
+        assert_eq!(pod.ip("route show 10.51.0.0/16")[0]["gateway"], "10.50.0.254");
         if version.as_str() >= "0.4.0" {
             let before = host.snapshot();
             host.check(&conf, &result, &pod).ok();
