@@ -5,22 +5,21 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::child::{VERSIONS, assert_bare, with_route};
+use crate::child::{assert_bare, with_route};
 use crate::failure::{CONTENTS, CONVERSATIONS, injected, walk};
-use crate::harness::{Call, Host, Outcome, Pod, Snapshot, dual, ipv4, network};
+use crate::harness::{
+    Call, Host, Outcome, Pod, VERSIONS, dual, fails_without_a_trace, ipv4, network, with,
+};
 
 const REAL_INPUT: &str = include_str!("../../examples/host-device.conf");
 
 /// A configuration for device `up0` of network `net`, with these keys in addition or instead; without what is
 /// `null`.
 fn conf(keys: &Value) -> Value {
-    let mut conf = json!({
+    let conf = json!({
         "cniVersion": "1.1.0", "name": "net", "type": "host-device", "device": "up0", "ipam": ipv4(),
     });
-    for (key, value) in keys.as_object().unwrap() {
-        conf[key] = value.clone();
-    }
-    conf
+    with(conf, keys)
 }
 
 /// A device of the host's, up and with all that can be remembered of it, on a segment with one other machine:
@@ -44,19 +43,6 @@ fn state(host: &Host, name: &str) -> Value {
     let mut state: Value = told.iter().map(|key| ((*key).to_owned(), link[*key].clone())).collect();
     state["up"] = json!(is_up);
     state
-}
-
-/// Asserts that ADD fails with these words and leaves all as it was; and that the DEL which a runtime sends
-/// after it succeeds.
-#[track_caller]
-fn fails_without_a_trace(host: &Host, conf: &Value, pod: &Pod<'_>, code: u64, words: &[&str]) {
-    let before: Snapshot = host.snapshot();
-    let links = pod.ip("link show").as_array().unwrap().len();
-    host.add(conf, pod).fails(code, words);
-    host.snapshot().assert_same_but_for_rules(&before);
-    assert_eq!(pod.ip("link show").as_array().unwrap().len(), links, "nothing new in the pod");
-    host.del(conf, pod).ok();
-    host.snapshot().assert_same_but_for_rules(&before);
 }
 
 /// Asserts that the pod has the device under the interface's name, up.
@@ -243,10 +229,7 @@ fn a_device_is_found_by_each_of_its_names() {
             Some("0000:00:06.0"),
         ),
     ] {
-        let mut conf = conf(&json!({"device": null}));
-        for (key, value) in keys.as_object().unwrap() {
-            conf[key] = value.clone();
-        }
+        let conf = with(conf(&json!({"device": null})), &keys);
         let pod = host.pod("a");
         let was = state(&host, name);
         host.status(&conf).ok();
@@ -286,10 +269,7 @@ fn a_device_that_is_not_there_is_said_to_be_missing() {
             "auxiliary device mlx5_core.sf.5",
         ),
     ] {
-        let mut conf = conf(&json!({"device": null}));
-        for (key, value) in keys.as_object().unwrap() {
-            conf[key] = value.clone();
-        }
+        let conf = with(conf(&json!({"device": null})), &keys);
         let words = ["cannot find", words, "on the host", "ENODEV"];
         fails_without_a_trace(&host, &conf, &pod, 999, &words);
         host.status(&conf).fails(50, &words);
@@ -324,10 +304,7 @@ fn what_names_no_device_is_refused() {
         // What another goes before is read all the same.
         (json!({"device": "up0", "pciBusID": "x"}), 7, ["pciBusID", "x"]),
     ] {
-        let mut conf = conf(&json!({"device": null}));
-        for (key, value) in keys.as_object().unwrap() {
-            conf[key] = value.clone();
-        }
+        let conf = with(conf(&json!({"device": null})), &keys);
         fails_without_a_trace(&host, &conf, &pod, code, &words);
     }
 }
@@ -380,13 +357,8 @@ fn a_device_that_is_left_to_user_space_is_not_moved() {
     );
     let pod = host.pod("a");
     let before = host.snapshot();
-    let by_pci = |keys: Value| {
-        let mut conf = conf(&json!({"device": null, "pciBusID": "0000:00:03.0"}));
-        for (key, value) in keys.as_object().unwrap() {
-            conf[key] = value.clone();
-        }
-        conf
-    };
+    let by_pci =
+        |keys: Value| with(conf(&json!({"device": null, "pciBusID": "0000:00:03.0"})), &keys);
     for (conf, id) in [
         (by_pci(json!({})), Some("0000:00:03.0")),
         (by_pci(json!({"DPDKMode": false})), Some("0000:00:03.0")),
@@ -1030,11 +1002,7 @@ fn pci_devices(host: &Host) -> [(String, String); 2] {
 }
 
 fn by_pci(address: &str, keys: &Value) -> Value {
-    let mut conf = conf(&json!({"device": null, "pciBusID": address}));
-    for (key, value) in keys.as_object().unwrap() {
-        conf[key] = value.clone();
-    }
-    conf
+    with(conf(&json!({"device": null, "pciBusID": address})), keys)
 }
 
 #[test]
