@@ -580,7 +580,6 @@ fn status_tells_what_would_keep_add_from_working() {
     host.status(&bridge_conf(&json!({"bridge": "br2"}))).ok();
     let refused = json!({"bridge": "br2", "hairpinMode": true, "promiscMode": true});
     host.status(&bridge_conf(&refused)).fails(7, &["promiscMode"]);
-    host.status(&bridge_conf(&json!({"bridge": "br2", "vlan": 5}))).fails(2, &["vlan"]);
     let unknown = json!({"bridge": "br2", "ipam": {"type": "unknown"}});
     host.status(&bridge_conf(&unknown)).fails(7, &["unknown"]);
     host.scripted_ipam(&json!({}));
