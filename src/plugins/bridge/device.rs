@@ -40,7 +40,7 @@ pub(super) fn ensure<'a>(
                 "the name of a bridge, or a name that is free",
             ));
         }
-        vlan::ensure_filtering(host, conf, &mut bridge, undo)?;
+        vlan::ensure_filtering(host, conf, &mut bridge)?;
         let change = Change {
             up: !bridge.up,
             promiscuous: conf.promiscuous && !bridge.promiscuous,

@@ -9,8 +9,8 @@
 //! DEL needs nothing but the configuration: the host's end bears a name that follows from the
 //! attachment's.
 //!
-//! With `vlan` or `vlanTrunk` the bridge keeps VLANs apart. The port is in its own before anything can come
-//! through it, and the gateway's addresses are on an interface beside the bridge.
+//! With `vlan` or `vlanTrunk` the bridge keeps VLANs apart. The port is in its own before the host's end comes
+//! up, and the gateway's addresses are on an interface beside the bridge.
 //!
 //! `conf` is what is configured, `device` the bridge itself, `gateway` its part as gateway; `vlan` which VLANs
 //! the port is in, `vlan_gateway` the gateway of one.
@@ -83,6 +83,9 @@ fn attach<'a>(
         container_mac: mac,
         mtu: conf.mtu,
         port: Some(conf.port),
+        // A process in the container may bring up the other end as soon as it is there, and a new port is in
+        // the bridge's default VLAN at first.
+        up: conf.vlans.is_none(),
     };
     pair.make(&mut host, undo)?;
 
@@ -171,13 +174,20 @@ fn connect<'a>(
 ) -> Result<Link, Error> {
     for _ in 0..device::ATTEMPTS {
         let connected = match &conf.vlans {
-            None => pair.connect(host, bridge.index, &[]),
+            None => pair.connect(host, bridge.index),
             Some(vlans) => {
                 let name = pair.attachment.host_link();
                 let port = link::index_of(host, &name)?.ok_or_else(|| vanished(&name))?;
-                vlans.with_requests(port, bridge, |requests| {
-                    pair.connect(host, bridge.index, requests)
-                })
+                let joined = vlans.with_requests(port, bridge, |requests| {
+                    pair.connect_down(host, bridge.index, requests)
+                });
+                match joined {
+                    Ok(joined) => {
+                        vlan::check_filtering(conf, &joined)?;
+                        pair.bring_up(host)
+                    }
+                    Err(error) => Err(error),
+                }
             }
         };
         let error = match connected {
@@ -296,7 +306,7 @@ fn check_port(
         return Err(fault(format!("bridge port {name:?} has {found}, not {expected}")));
     }
     if let Some(vlans) = &conf.vlans {
-        vlans.check(host, &port)?;
+        vlans.check(&port)?;
     }
     Ok(port)
 }

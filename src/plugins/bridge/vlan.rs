@@ -9,8 +9,7 @@ use crate::cni::{Code, Error};
 use crate::nl::bridge_vlan::{self, Range, Treatment};
 use crate::nl::link::{self, Link, Target};
 use crate::nl::request::Request as NlRequest;
-use crate::nl::{self, Family, Socket};
-use crate::plugins::undo::Undo;
+use crate::nl::{self, Socket};
 
 /// The largest number of a VLAN; 4095 is reserved (IEEE 802.1Q, table 9-2).
 const MOST: u16 = 4094;
@@ -115,8 +114,8 @@ impl Vlans {
     ///
     /// # Errors
     /// It is not.
-    pub fn check(&self, host: &mut Socket, port: &Link) -> Result<(), Error> {
-        let found = by_number(&bridge_vlan::of_link(host, port.index)?);
+    pub fn check(&self, port: &Link) -> Result<(), Error> {
+        let found = by_number(&bridge_vlan::of_link(port.index)?);
         let expected = by_number(&self.ranges());
         for (number, (found, expected)) in found.iter().zip(&expected).enumerate() {
             let what = match (found, expected) {
@@ -187,13 +186,15 @@ fn lacking(vlans: &Vlans, details: impl Into<String>) -> Error {
 /// Sees to it that the bridge filters VLANs, if any are configured. Of one that is there already that is only
 /// switched on as long as it has no ports: whose frames it would stop can't be known.
 ///
+/// It stays on, also if the ADD fails. Another one may have seen it, and its port need not be there yet; and
+/// a bridge without ports has no frames to stop.
+///
 /// # Errors
 /// The kernel can't; the bridge has ports.
-pub(super) fn ensure_filtering<'a>(
+pub(super) fn ensure_filtering(
     host: &mut Socket,
-    conf: &'a Conf,
+    conf: &Conf,
     bridge: &mut Link,
-    undo: &mut Undo<'a>,
 ) -> Result<(), Error> {
     let Some(vlans) = &conf.vlans else { return Ok(()) };
     if bridge.vlan_filtering {
@@ -201,10 +202,7 @@ pub(super) fn ensure_filtering<'a>(
     }
     check_can_filter(host, vlans, bridge)?;
     let target = Target::Index(bridge.index);
-    let switched = host.execute(&[&link::SetVlanFiltering { target, on: true }]);
-    let index = bridge.index;
-    undo.push(move || stop_filtering(index));
-    switched?;
+    host.execute(&[&link::SetVlanFiltering { target, on: true }])?;
     bridge.vlan_filtering = true;
     Ok(())
 }
@@ -219,7 +217,7 @@ fn check_can_filter(host: &mut Socket, vlans: &Vlans, bridge: &Link) -> Result<(
     }
     let (key, name) = (vlans.key(), &bridge.name);
     let got = format!(
-        "{name:?}, which has it off and has ports, whose VLANs are theirs to know; to switch it on: \
+        "{name:?}, which has it off and has ports, whose traffic filtering might stop; to switch it on: \
          ip link set {name} type bridge vlan_filtering 1"
     );
     Err(Error::invalid("bridge", got, &format!("one with VLAN filtering, as {key} is set")))
@@ -227,26 +225,6 @@ fn check_can_filter(host: &mut Socket, vlans: &Vlans, bridge: &Link) -> Result<(
 
 fn has_ports(host: &mut Socket, bridge: u32) -> Result<bool, Error> {
     Ok(link::list(host)?.iter().any(|link| link.master == Some(bridge)))
-}
-
-/// Takes back that a bridge filters VLANs, unless it has come to have ports.
-fn stop_filtering(bridge: u32) -> Result<(), Error> {
-    let mut host = Socket::open(Family::Route)?;
-    let target = Target::Index(bridge);
-    let switch =
-        |host: &mut Socket, on| match host.execute(&[&link::SetVlanFiltering { target, on }]) {
-            Err(error) if error.errno == Errno::ENODEV => Ok(()),
-            other => other.map_err(Error::from),
-        };
-    if has_ports(&mut host, bridge)? {
-        return Ok(());
-    }
-    switch(&mut host, false)?;
-    // One that came in between has seen it on.
-    if has_ports(&mut host, bridge)? {
-        switch(&mut host, true)?;
-    }
-    Ok(())
 }
 
 /// STATUS: sees whether the bridge, or the kernel if there is none yet, can keep VLANs apart.
@@ -262,7 +240,7 @@ pub(super) fn status(host: &mut Socket, conf: &Conf, bridge: Option<&Link>) -> R
     }
 }
 
-/// CHECK: sees whether the bridge keeps VLANs apart, if any are configured.
+/// Sees whether the bridge, as just read, keeps VLANs apart, if any are configured.
 ///
 /// # Errors
 /// It does not.

@@ -206,7 +206,7 @@ impl Gateway {
                     let what = format!("{end} is no port of {name:?}");
                     return Ok(Some(Fault::Open(Box::new(port), what)));
                 }
-                let ranges = bridge_vlan::of_link(host, peer)?;
+                let ranges = bridge_vlan::of_link(peer)?;
                 let is_in_it = vlan::is_in(&ranges, vlan, Treatment::NATIVE);
                 let what = format!("{end} does not have VLAN {vlan} native");
                 Ok((!is_in_it).then(|| Fault::Open(Box::new(port), what)))
@@ -214,7 +214,7 @@ impl Gateway {
             ("vlan", Some(below))
                 if below == self.bridge.index && found.variant == Some(vlan.into()) =>
             {
-                let ranges = bridge_vlan::of_link(host, below)?;
+                let ranges = bridge_vlan::of_link(below)?;
                 let is_in_it = vlan::is_in(&ranges, vlan, Treatment::TAGGED);
                 let what = || {
                     format!(
