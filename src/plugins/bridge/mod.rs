@@ -28,7 +28,7 @@ use crate::cni::error::Errors;
 use crate::cni::result::CniResult;
 use crate::cni::{Attachment, Code, Error, Plugin, Request};
 use crate::ipam::{self, Ipam};
-use crate::net::Mac;
+use crate::net::{Cidr, Mac};
 use crate::nl::link::{Link, Target};
 use crate::nl::{Family, Socket, link, nft};
 
@@ -109,16 +109,9 @@ fn attach<'a>(
     }
 
     // Only now, with a port in the bridge: who takes an address back looks for ports before and after.
-    let beside =
-        vlan_gateway::ensure(&mut host, conf, &bridge, &port, attachment, &gateways, undo)?;
-    let holder = beside.as_ref().unwrap_or(&bridge);
-    let plan = gateway::Plan::make(&mut host, holder, gateways, conf)?;
-    if plan.makes_a_gateway() && beside.is_none() {
-        device::keep_mac(&mut host, &bridge)?;
-    }
-    plan.carry_out(&mut host, &bridge, holder, attachment, undo)?;
+    let beside = become_gateway(&mut host, conf, &bridge, &port, attachment, &gateways, undo)?;
     add_rules(conf, attachment, &result, mac, undo)?;
-    forwarding::enable(&plan.gateways)?;
+    forwarding::enable(&gateways)?;
     container.await_addresses(&result)?;
     // A bridge whose MTU nobody has set takes on its ports' smallest.
     let bridge = if port.mtu == bridge.mtu {
@@ -135,6 +128,46 @@ fn attach<'a>(
     interfaces.extend(beside.map(|link| attach::interface(&link, link.mac.unwrap_or_default())));
     attach::complete(&mut result, interfaces, &conf.dns);
     Ok(result)
+}
+
+/// Gives the gateways' addresses to the bridge, or to the interface beside it, which is returned; to a new one
+/// if that has vanished meanwhile, as [`connect`] does with the bridge.
+fn become_gateway<'a>(
+    host: &mut Socket,
+    conf: &Conf,
+    bridge: &Link,
+    port: &Link,
+    attachment: &'a Attachment,
+    gateways: &[Cidr],
+    undo: &mut Undo<'a>,
+) -> Result<Option<Link>, Error> {
+    for _ in 0..device::ATTEMPTS {
+        let beside = vlan_gateway::ensure(host, conf, bridge, port, attachment, gateways, undo)?;
+        let given = give_addresses(host, conf, bridge, beside.as_ref(), attachment, gateways, undo);
+        match (given, &beside) {
+            (Ok(()), _) => return Ok(beside),
+            (Err(_), Some(lost)) if link::get(host, Target::Index(lost.index))?.is_none() => {}
+            (Err(error), _) => return Err(error),
+        }
+    }
+    Err(vlan_gateway::keeps_vanishing(&conf.gateway_link().unwrap_or_default()))
+}
+
+fn give_addresses<'a>(
+    host: &mut Socket,
+    conf: &Conf,
+    bridge: &Link,
+    beside: Option<&Link>,
+    attachment: &'a Attachment,
+    gateways: &[Cidr],
+    undo: &mut Undo<'a>,
+) -> Result<(), Error> {
+    let holder = beside.unwrap_or(bridge);
+    let plan = gateway::Plan::make(host, holder, gateways, conf)?;
+    if plan.makes_a_gateway() && beside.is_none() {
+        device::keep_mac(host, bridge)?;
+    }
+    plan.carry_out(host, bridge, holder, attachment, undo)
 }
 
 /// Adds the container to the packet rules that are configured, over one socket.
@@ -195,7 +228,8 @@ fn connect<'a>(
             Err(error) => error,
         };
         if link::get(host, Target::Index(bridge.index))?.is_some() {
-            return Err(Error::from(error).of(format_args!("bridge {:?}", conf.bridge)));
+            let refused = vlan::refused(conf.vlans.as_ref(), error);
+            return Err(refused.of(format_args!("bridge {:?}", conf.bridge)));
         }
         *bridge = device::ensure(host, conf, undo, || Ok(()))?;
     }
@@ -336,7 +370,9 @@ fn status(request: &Request) -> Result<(), Error> {
         return Err(Error::new(Code::Unavailable, msg));
     }
     vlan::status(&mut host, &conf, bridge.as_ref())?;
-    vlan_gateway::status(&mut host, &conf, bridge.as_ref())?;
+    if request.conf.ipam_type()?.is_some() {
+        vlan_gateway::status(&mut host, &conf, bridge.as_ref())?;
+    }
     if conf.ip_masq {
         attach::probe_rules(masquerade::probe)?;
     }

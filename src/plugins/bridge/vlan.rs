@@ -14,7 +14,7 @@ use crate::nl::{self, Socket};
 /// The largest number of a VLAN; 4095 is reserved (IEEE 802.1Q, table 9-2).
 const MOST: u16 = 4094;
 /// What a trunk's native VLAN is if none is named.
-const DEFAULT_NATIVE: u16 = 1;
+pub(super) const DEFAULT_NATIVE: u16 = 1;
 /// Linux 5.6 has the messages of [`bridge_vlan`].
 const LACKING: &str =
     "the kernel has no bridge VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING, Linux 5.6)";
@@ -42,7 +42,8 @@ impl Vlans {
             let (min, max) = (number(item, "minID", 1)?, number(item, "maxID", 1)?);
             let range = match (min, max) {
                 (Some(min), Some(max)) if min <= max => Some((min, max)),
-                (None, None) if id.is_some() => None,
+                // Of an item that names none the reference's plugin takes no notice, either.
+                (None, None) => None,
                 _ => return Err(item.invalid("an id, or minID and maxID in this order")),
             };
             Ok(id.map(|id| (id, id)).into_iter().chain(range))
@@ -170,9 +171,10 @@ pub(super) fn is_in(ranges: &[Range], vlan: u16, treatment: Treatment) -> bool {
     ranges.iter().any(|range| is_it(range) && range.treatment == treatment)
 }
 
-/// Says of the kernel's refusal to make a bridge that filters VLANs what it lacks.
-pub(super) fn refused(conf: &Conf, error: nl::Error) -> Error {
-    match &conf.vlans {
+/// Says of the kernel's refusal to make a bridge that filters VLANs, or to add a port to one, what it lacks:
+/// Linux 5.3 to 5.5 can filter, and have none of the messages by which ports are added.
+pub(super) fn refused(vlans: Option<&Vlans>, error: nl::Error) -> Error {
+    match vlans {
         Some(vlans) if error.errno == Errno::EOPNOTSUPP => lacking(vlans, error.reason()),
         _ => error.into(),
     }
@@ -227,16 +229,18 @@ fn has_ports(host: &mut Socket, bridge: u32) -> Result<bool, Error> {
     Ok(link::list(host)?.iter().any(|link| link.master == Some(bridge)))
 }
 
-/// STATUS: sees whether the bridge, or the kernel if there is none yet, can keep VLANs apart.
+/// STATUS: sees whether the kernel, and the bridge if there is one, can keep VLANs apart.
 ///
 /// # Errors
 /// It can't (code 50).
 pub(super) fn status(host: &mut Socket, conf: &Conf, bridge: Option<&Link>) -> Result<(), Error> {
     let Some(vlans) = &conf.vlans else { return Ok(()) };
+    bridge_vlan::probe(host).map_err(|error| refused(Some(vlans), error).unavailable())?;
     match bridge {
-        Some(bridge) if bridge.vlan_filtering => Ok(()),
-        Some(bridge) => check_can_filter(host, vlans, bridge).map_err(Error::unavailable),
-        None => bridge_vlan::probe(host).map_err(|error| refused(conf, error).unavailable()),
+        Some(bridge) if !bridge.vlan_filtering => {
+            check_can_filter(host, vlans, bridge).map_err(Error::unavailable)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -319,6 +323,24 @@ mod tests {
         assert_eq!(requests(&vlans(Some(7), &[], true), Some(1)), [added]);
         let trunk = vlans(None, &[(10, 20)], false);
         assert_eq!(requests(&trunk, Some(1)), ["add bridge port 9 to VLAN 1, …"]);
+    }
+
+    /// Linux 5.3 to 5.5, once the bridge is there.
+    #[test]
+    fn a_kernel_that_adds_no_port_to_a_vlan_is_told_of() {
+        let unsupported = nl::Error::new("add bridge port 9 to VLAN 7", Errno::EOPNOTSUPP);
+        let error = refused(Some(&vlans(Some(7), &[], false)), unsupported.clone());
+        assert_eq!(error.msg, format!("vlan: {LACKING}"));
+        assert_eq!(error.details, unsupported.reason());
+        let trunk = refused(Some(&vlans(None, &[(10, 20)], false)), unsupported.clone());
+        assert_eq!(trunk.msg, format!("vlanTrunk: {LACKING}"));
+        let others = [(refused(None, unsupported.clone()), unsupported), {
+            let busy = nl::Error::new("add bridge port 9 to VLAN 7", Errno::EBUSY);
+            (refused(Some(&vlans(Some(7), &[], false)), busy.clone()), busy)
+        }];
+        for (error, cause) in others {
+            assert_eq!(error.msg, Error::from(cause).msg);
+        }
     }
 
     /// Every other VLAN is the most ranges that there can be.
