@@ -751,8 +751,18 @@ fn the_gateway_answers_from_the_first_frame() {
     for address in ["10.1.0.1", "fd01::1"] {
         let host = Host::new();
         let pod = host.pod("a");
-        host.add(&conf(&json!({"isGateway": true})), &pod).ok();
+        let call = Call::new(&host, "ADD", &conf(&json!({"isGateway": true}))).of(&pod);
+        call.env("PLUMB_TRACE", "/run/trace").run().ok();
         pod.sh(&format!("ping -n -q -c 1 -W 1 {address}"));
+        // The kernel is mostly faster than the ping: it has to have said so.
+        let port = link(&host, &other_end(&host, "br0.7"))["ifindex"].to_string();
+        let trace = host.read("/run/trace");
+        let of_port = |message: &&str| {
+            let first = message.lines().next().unwrap_or_default().to_owned() + " ";
+            first.contains("RTM_NEWLINK") && first.contains(&format!(" link {port} "))
+        };
+        let last = trace.split('←').filter(of_port).next_back().unwrap();
+        assert!(last.contains("IFLA_BRPORT_STATE FORWARDING"), "{last}");
     }
 }
 
