@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::error::Error;
 use super::request::{Query, Request};
-use super::socket::{Channel, Socket};
+use super::socket::{Channel, Family, Socket};
 use super::wire::{Attributes, Encoder, Malformed, Message, NESTED};
 
 /// `RTM_NEWVLAN`, `RTM_DELVLAN`, `RTM_GETVLAN` (linux/rtnetlink.h).
@@ -243,12 +243,30 @@ impl Query for List {
     }
 }
 
-/// Reads which VLANs a bridge or a bridge's port is in.
+/// Reads which VLANs a bridge or a bridge's port in the current network namespace is in, by a socket of its
+/// own, which is why none is taken.
 ///
 /// # Errors
 /// `EINVAL`: it is neither; `ENODEV`: there is none; `EOPNOTSUPP`: see above.
-pub fn of_link<C: Channel>(socket: &mut Socket<C>, link: u32) -> Result<Vec<Range>, Error> {
-    let members = socket.dump(&List(Some(link)))?;
+pub fn of_link(link: u32) -> Result<Vec<Range>, Error> {
+    read(Socket::open(Family::Route)?, link)
+}
+
+/// VLANs come in ascending order. Before Linux 5.18 the kernel begins again at the end, and so on for ever
+/// (corrected by dcb2c5c6ca9b, "net: bridge: vlan: fix single net device option dumping").
+fn read<C: Channel>(socket: Socket<C>, link: u32) -> Result<Vec<Range>, Error> {
+    let of_it = |member: &&Member| member.link == link;
+    let begins_again = |before: &[Member], next: &Member| {
+        let last = before.iter().rev().filter(of_it).find_map(|member| member.ranges.last());
+        match (last, next.ranges.first()) {
+            _ if next.link != link => false,
+            (Some(last), Some(next)) => next.first <= last.last,
+            // A link in no VLAN is told of by an empty message.
+            (_, None) => true,
+            (None, _) => false,
+        }
+    };
+    let members = socket.dump_up_to(&List(Some(link)), begins_again)?;
     Ok(members.into_iter().filter(|m| m.link == link).flat_map(|m| m.ranges).collect())
 }
 

@@ -37,6 +37,12 @@ const DUMP_ATTEMPTS: usize = 16;
 const BUFFER: usize = 4096;
 /// The largest answer that a buffer is grown for.
 const LARGEST_ANSWER: usize = 1 << 20;
+/// How many datagrams a dump may take: one that has no end is to fail, not to fill the memory. A link takes no
+/// more than one, and of all else dozens share one, so these are more links than a host can bear.
+const LONGEST_DUMP: usize = 500_000;
+
+/// What is said of a dump that is longer.
+const ENDLESS: &str = "answer has no end";
 
 /// The netlink families in use (linux/netlink.h).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -245,10 +251,30 @@ impl<C: Channel> Socket<C> {
     ) -> Result<Vec<Q::Reply>, Error> {
         for _ in 0..DUMP_ATTEMPTS {
             let asked = self.ask(requests, query, Flags::DUMP)?;
-            if let Some(objects) = self.read_dump(query, &asked)? {
+            if let Some(objects) = self.read_dump(query, &asked, |_, _| false)? {
                 return Ok(objects);
             }
             requests = &[];
+        }
+        Err(Error::new(query, Errno::EINTR))
+    }
+
+    /// Asks for all objects that match, up to the first of which `is_beyond` says, from those before it, that
+    /// it is none of them any more: some kernels come to no end. What they have left to tell is never
+    /// received, so this ends the conversation.
+    ///
+    /// # Errors
+    /// As [`dump`](Self::dump).
+    pub fn dump_up_to<Q: Query>(
+        mut self,
+        query: &Q,
+        is_beyond: impl Fn(&[Q::Reply], &Q::Reply) -> bool,
+    ) -> Result<Vec<Q::Reply>, Error> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let asked = self.ask(&[], query, Flags::DUMP)?;
+            if let Some(objects) = self.read_dump(query, &asked, &is_beyond)? {
+                return Ok(objects);
+            }
         }
         Err(Error::new(query, Errno::EINTR))
     }
@@ -353,16 +379,18 @@ impl<C: Channel> Socket<C> {
         }
     }
 
-    /// The objects of a dump, read to its end; `None` if it was interrupted or cut.
+    /// The objects of a dump, read to its end, or to the first object that is beyond it; `None` if it was
+    /// interrupted or cut.
     fn read_dump<Q: Query>(
         &mut self,
         query: &Q,
         asked: &Asked<'_>,
+        is_beyond: impl Fn(&[Q::Reply], &Q::Reply) -> bool,
     ) -> Result<Option<Vec<Q::Reply>>, Error> {
         let mut objects = Vec::new();
         let mut usable = true;
         let mut failure = None;
-        loop {
+        for _ in 0..LONGEST_DUMP {
             let length = match self.receive(query) {
                 // The kernel had no room for a part; what follows is incomplete.
                 Err(error) if error.errno == Errno::ENOBUFS => {
@@ -393,12 +421,19 @@ impl<C: Channel> Socket<C> {
                             None => Ok(usable.then_some(objects)),
                         };
                     }
-                    _ => objects.extend(
-                        query.decode_item(&message).map_err(|m| Error::protocol(query, m.0))?,
-                    ),
+                    _ => {
+                        let items = query.decode_item(&message);
+                        for object in items.map_err(|m| Error::protocol(query, m.0))? {
+                            if is_beyond(&objects, &object) {
+                                return Ok(usable.then_some(objects));
+                            }
+                            objects.push(object);
+                        }
+                    }
                 }
             }
         }
+        Err(Error::protocol(query, ENDLESS))
     }
 
     fn encode<R: Request + ?Sized>(
@@ -438,13 +473,14 @@ impl<C: Channel> Socket<C> {
     /// Drops what is left of a dump. The kernel goes on with it only as it is received, and begins no
     /// other before its end.
     fn drain<R: Request + ?Sized>(&mut self, purpose: &R) -> Result<(), Error> {
-        loop {
+        for _ in 0..LONGEST_DUMP {
             match self.channel.receive(&mut self.buffer) {
                 Ok(_) | Err(Errno::EINTR | Errno::ENOBUFS) => {}
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(errno) => return Err(Error::new(purpose, errno)),
             }
         }
+        Err(Error::protocol(purpose, ENDLESS))
     }
 
     /// Makes room for a datagram of `length` if it was cut, and says whether it was.

@@ -94,6 +94,7 @@ fn attach<'a>(
         container_mac: mac,
         mtu: conf.mtu,
         port: None,
+        up: false,
     };
     let host_end = pair.make_and_read(&mut host, undo)?;
     if has_ipv6(&result) {

@@ -167,7 +167,7 @@ fn make(conf: &Conf, name: &str) -> Result<Tun, Error> {
     if let Some(group) = conf.group {
         tap.set_group(group).map_err(|errno| refused_id("group", group, errno))?;
     }
-    // Neither a bridge nor IPv6 is to take us for the program that will use it. Kernels before 4.20 can't
+    // Neither a bridge nor IPv6 is to take us for the program that will use it. Kernels before 5.0 can't
     // help that.
     let _ = tap.drop_carrier();
     Ok(tap)

@@ -35,11 +35,12 @@ pub struct Pair<'a> {
     pub mtu: Option<u32>,
     /// Settings of the bridge's port that the host's end is to be; none for a link by itself.
     pub port: Option<PortFlags>,
+    /// Whether the host's end is up from the beginning, or not before [`bring_up`](Self::bring_up).
+    pub up: bool,
 }
 
 impl<'a> Pair<'a> {
-    /// Makes the pair, with the host's end up if it is to be a port. What an earlier ADD of the same
-    /// attachment has left on the host is replaced.
+    /// Makes the pair. What an earlier ADD of the same attachment has left on the host is replaced.
     ///
     /// # Errors
     /// The kernel's refusal; the container has an interface of that name.
@@ -90,7 +91,7 @@ impl<'a> Pair<'a> {
             delete_own(host, &name, &label)?;
         }
         let mut requests: Vec<&dyn NlRequest> = vec![&veth, &alias];
-        if self.port.is_some() {
+        if self.up {
             requests.push(&up);
         }
         let made = execute(host, &requests);
@@ -108,20 +109,36 @@ impl<'a> Pair<'a> {
         Ok(made)
     }
 
-    /// Makes the host's end a port of a bridge, has the kernel carry out what `then` asks of the port, and
-    /// returns it.
+    /// Makes the host's end a port of a bridge, and returns it.
     ///
     /// If the container's end is up already the port has a carrier, and the bridge enables it a single time;
     /// each time costs the kernel a walk over all ports.
     ///
     /// # Errors
     /// The kernel's refusal: the bridge has no room for another port, for one.
-    pub fn connect(
+    pub fn connect(&self, host: &mut Socket, bridge: u32) -> Result<Link, nl::Error> {
+        let name = self.attachment.host_link();
+        self.join(bridge, |requests| link::execute_then_get(host, requests, Target::Name(&name)))
+    }
+
+    /// Makes the host's end, which is down, a port of a bridge, has the kernel carry out what `then` asks of
+    /// the port, and returns the bridge as it is afterwards.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect). What is behind a refused request is carried out all the same.
+    pub fn connect_down(
         &self,
         host: &mut Socket,
         bridge: u32,
         then: &[&dyn NlRequest],
     ) -> Result<Link, nl::Error> {
+        self.join(bridge, |requests| {
+            let requests = [requests, then].concat();
+            link::execute_then_get(host, &requests, Target::Index(bridge))
+        })
+    }
+
+    fn join<T>(&self, bridge: u32, hand_on: impl FnOnce(&[&dyn NlRequest]) -> T) -> T {
         let name = self.attachment.host_link();
         let target = Target::Name(&name);
         let change = Change { master: Some(bridge), ..Change::default() };
@@ -131,7 +148,18 @@ impl<'a> Pair<'a> {
             link::Set { target, change: Change { port: self.port, ..Change::default() } };
         let has_settings = self.port.is_some_and(|flags| flags != PortFlags::default());
         let requests: &[&dyn NlRequest] = if has_settings { &[&join, &settings] } else { &[&join] };
-        link::execute_then_get(host, &[requests, then].concat(), target)
+        hand_on(requests)
+    }
+
+    /// Brings up the host's end, and returns it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn bring_up(&self, host: &mut Socket) -> Result<Link, nl::Error> {
+        let name = self.attachment.host_link();
+        let target = Target::Name(&name);
+        let up = link::Set { target, change: Change { up: true, ..Change::default() } };
+        link::execute_then_get(host, &[&up], target)
     }
 }
 

@@ -50,7 +50,7 @@ impl Tun {
     /// be sent to nobody.
     ///
     /// # Errors
-    /// `EINVAL`: the kernel is older than 4.20 and can't.
+    /// `EINVAL`: the kernel is older than 5.0 and can't.
     pub fn drop_carrier(&self) -> Result<(), Errno> {
         let carrier: libc::c_int = 0;
         // SAFETY: the request reads an int, which outlives the call.

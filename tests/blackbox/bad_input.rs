@@ -347,7 +347,6 @@ fn values_of_bridge_out_of_range() {
         host.key(&base, key, INVALID, &[json!(0), json!(4095), json!(-5)], Cleans);
     }
     let trunks = [
-        json!({}),
         json!({"minID": 5}),
         json!({"maxID": 5}),
         json!({"maxID": 5, "minID": 6}),

@@ -631,7 +631,6 @@ fn vlans_that_are_none_are_refused() {
     for (keys, named) in [
         (json!({"vlan": 4095}), "vlan"),
         (json!({"vlan": -1}), "vlan"),
-        (json!({"vlanTrunk": [{}]}), "vlanTrunk[0]"),
         (json!({"vlanTrunk": [{"id": 0}]}), "vlanTrunk[0].id"),
         (json!({"vlanTrunk": [{"id": 1}, {"id": 4095}]}), "vlanTrunk[1].id"),
         (json!({"vlanTrunk": [{"minID": 5}]}), "vlanTrunk[0]"),
@@ -650,6 +649,7 @@ fn vlans_that_are_none_are_refused() {
     for keys in [
         json!({"vlan": 0, "preserveDefaultVlan": true}),
         json!({"vlanTrunk": [], "preserveDefaultVlan": false}),
+        json!({"vlanTrunk": [{}]}),
         json!({"vlan": null, "vlanTrunk": null}),
     ] {
         add(&keys).ok();

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::nl::testing::{Bytes, Refusal, answered, done, hex, message, sent};
+use crate::nl::testing::{Answer, Bytes, Refusal, answered, answering, done, hex, message, sent};
 use crate::nl::wire::{Flags, Messages};
 
 /// `bridge vlan set dev v0 vid 10-20 state forwarding`
@@ -49,7 +49,9 @@ fn vlans_are_asked_for_of_one_link_or_all() {
         18000000 7200 0103 01000000 00000000   # RTM_GETVLAN, REQUEST | DUMP
         07000000 00000000                      # struct br_vlan_msg
         ");
-    assert_eq!(sent(|kernel| of_link(kernel, 4)), one);
+    let (kernel, record) = answering(vec![vec![]]);
+    drop(read(kernel, 4));
+    assert_eq!(*record.borrow(), [one]);
     assert_eq!(sent(list), all);
 }
 
@@ -72,11 +74,33 @@ fn vlans_of_a_link_are_read() {
     let [first, second, third] = ranges();
     let end = Bytes(done(1, 0));
     let answer = [member(4, &[first, second]), member(5, &[first]), member(4, &[third]), end];
-    assert_eq!(answered(&answer, |kernel| of_link(kernel, 4)), Ok(ranges().to_vec()));
+    assert_eq!(of_link_4(&answer), Ok(ranges().to_vec()));
     let all = answered(&answer, list).unwrap();
     let links: Vec<_> = all.iter().map(|member| (member.link, member.ranges.len())).collect();
     assert_eq!(links, [(4, 2), (5, 1), (4, 1)]);
-    assert_eq!(answered(&[Bytes(done(1, 0))], |kernel| of_link(kernel, 4)), Ok(vec![]));
+    assert_eq!(of_link_4(&[Bytes(done(1, 0))]), Ok(vec![]));
+}
+
+/// What is read of link 4 from these datagrams.
+fn of_link_4(datagrams: &[Bytes]) -> Result<Vec<Range>, Error> {
+    let answer = datagrams.iter().map(|bytes| Answer::Datagram(bytes.0.clone())).collect();
+    read(answering(vec![answer]).0, 4)
+}
+
+/// Linux 5.6 to 5.17 come to no end.
+#[test]
+fn vlans_of_a_link_are_read_until_they_come_again() {
+    let [first, second, third] = ranges();
+    let round = |messages: &[&[Range]]| {
+        let messages: Vec<_> = messages.iter().map(|ranges| member(4, ranges)).collect();
+        of_link_4(&[messages.clone(), messages.clone(), messages].concat())
+    };
+    assert_eq!(round(&[&ranges()]), Ok(ranges().to_vec()));
+    assert_eq!(round(&[&[first, second], &[third]]), Ok(ranges().to_vec()));
+    assert_eq!(round(&[&[second]]), Ok(vec![second]));
+    assert_eq!(round(&[&[third]]), Ok(vec![third]));
+    // Of a link in none there is nothing but the header.
+    assert_eq!(round(&[&[]]), Ok(vec![]));
 }
 
 #[test]

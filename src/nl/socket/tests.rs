@@ -719,6 +719,30 @@ fn a_dump_that_does_not_fit_is_read_to_its_end_before_another() {
 }
 
 #[test]
+fn a_dump_without_end_is_an_error() {
+    /// Goes on for ever, with an object in each datagram.
+    struct Endless(Vec<u8>);
+    impl Channel for Endless {
+        fn send(&mut self, _: &[u8]) -> Result<(), Errno> {
+            Ok(())
+        }
+        fn receive(&mut self, buffer: &mut [u8]) -> Result<Datagram, Errno> {
+            let fits = self.0.len().min(buffer.len());
+            buffer[..fits].copy_from_slice(&self.0[..fits]);
+            Ok(Datagram { length: self.0.len(), sender: 0 })
+        }
+    }
+    let endless = |datagram| Socket::over(Endless(datagram));
+    let expected = protocol_error("ask 1", "answer has no end");
+    let small = object(1, Flags::empty(), 7);
+    assert_eq!(endless(small.clone()).dump(&ask(1)), Err(expected.clone()));
+    // Also if there has to be more room first.
+    assert_eq!(endless(padded(1, 7, 10_000)).dump(&ask(1)), Err(expected));
+    let third = |before: &[u32], _: &u32| before.len() == 2;
+    assert_eq!(endless(small).dump_up_to(&ask(1), third), Ok(vec![7, 7]));
+}
+
+#[test]
 fn a_dump_of_more_than_a_mebibyte_at_once_is_an_error() {
     let answers = vec![Answer::Datagram(padded(1, 5, LARGEST_ANSWER + 4))];
     let expected = protocol_error("ask 1", "answer of more than 1 MiB");

@@ -40,7 +40,7 @@ pub(super) fn ensure<'a>(
                 "the name of a bridge, or a name that is free",
             ));
         }
-        vlan::ensure_filtering(host, conf, &mut bridge, undo)?;
+        vlan::ensure_filtering(host, conf, &mut bridge)?;
         let change = Change {
             up: !bridge.up,
             promiscuous: conf.promiscuous && !bridge.promiscuous,
@@ -77,11 +77,11 @@ fn make<'a>(host: &mut Socket, conf: &'a Conf, undo: &mut Undo<'a>) -> Result<()
     }
     // An answer that did not come through may have been a good one.
     undo.push(move || remove_unused(name));
-    made.map_err(|error| vlan::refused(conf, error))
+    made.map_err(|error| vlan::refused(conf.vlans.as_ref(), error))
 }
 
-/// The address of a bridge or gateway interface: always the same on this machine, so that it outlives a new one of the same
-/// name, and another on any other machine that might share a link.
+/// The address of a bridge or gateway interface: the same for each of that name on this machine, and another on
+/// any other machine that might share a link.
 pub(super) fn stable_mac(name: &str) -> Mac {
     let read = |path| {
         let content = std::fs::read(path);

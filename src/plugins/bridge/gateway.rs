@@ -8,7 +8,7 @@ use super::conf::Conf;
 use crate::cni::result::{CniResult, Route};
 use crate::cni::{Attachment, Code, Error};
 use crate::net::Cidr;
-use crate::nl::link::Link;
+use crate::nl::link::{Link, Target};
 use crate::nl::{Family, Socket, addr, link};
 use crate::plugins::container;
 use crate::plugins::undo::Undo;
@@ -45,16 +45,16 @@ pub(super) fn add_default_routes(result: &mut CniResult) {
 }
 
 /// What the addresses of the bridge, or of its gateway interface, are to be, and what has to change for it.
-pub(super) struct Plan {
+pub(super) struct Plan<'g> {
     /// The gateways' addresses.
-    pub gateways: Vec<Cidr>,
+    gateways: &'g [Cidr],
     /// Those that the holder has not.
     missing: Vec<Cidr>,
     /// Addresses that stand in their way, and that `forceAddress` gives up.
     replaced: Vec<Cidr>,
 }
 
-impl Plan {
+impl<'g> Plan<'g> {
     /// Compares what `holder` has with what it is to have.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl Plan {
     pub fn make(
         host: &mut Socket,
         holder: &Link,
-        gateways: Vec<Cidr>,
+        gateways: &'g [Cidr],
         conf: &Conf,
     ) -> Result<Self, Error> {
         if gateways.is_empty() {
@@ -71,7 +71,7 @@ impl Plan {
         let found = addr::of_link(host, holder.index)?;
         let is_missing = |gateway: &&Cidr| !found.iter().any(|address| address.cidr == **gateway);
         let missing: Vec<_> = gateways.iter().filter(is_missing).copied().collect();
-        let conflicts = conflicts(&found, &gateways, &missing);
+        let conflicts = conflicts(&found, gateways, &missing);
         if let Some(conflict) = conflicts.first()
             && !conf.force_address
         {
@@ -106,6 +106,10 @@ impl Plan {
         let changed = change_addresses(host, index, &replaced, &missing);
         undo.push(move || {
             let mut host = Socket::open(Family::Route)?;
+            // The interface beside the bridge may have gone, and they with it.
+            if link::get(&mut host, Target::Index(index))?.is_none() {
+                return Ok(());
+            }
             // Others of this network may rely on them by now; those of other networks, on the old ones.
             if has_other_ports(&mut host, bridge, attachment)? {
                 return Ok(());
@@ -120,7 +124,7 @@ impl Plan {
         changed.map_err(|error| error.of(shown(holder)))?;
         // Another first ADD, of another configuration, may have done the same at the same time.
         let found = addr::of_link(host, index)?;
-        match conflicts(&found, &self.gateways, &self.missing).first() {
+        match conflicts(&found, self.gateways, &self.missing).first() {
             Some(conflict) => Err(conflict.error(holder)),
             None => Ok(()),
         }
@@ -175,7 +179,7 @@ fn change_addresses(
 ) -> Result<(), Error> {
     for cidr in remove {
         match host.execute(&[&addr::Delete { link, cidr: *cidr }]) {
-            Err(error) if error.errno == Errno::EADDRNOTAVAIL => {}
+            Err(error) if matches!(error.errno, Errno::EADDRNOTAVAIL | Errno::ENODEV) => {}
             other => other?,
         }
     }

@@ -9,8 +9,8 @@
 //! DEL needs nothing but the configuration: the host's end bears a name that follows from the
 //! attachment's.
 //!
-//! With `vlan` or `vlanTrunk` the bridge keeps VLANs apart. The port is in its own before anything can come
-//! through it, and the gateway's addresses are on an interface beside the bridge.
+//! With `vlan` or `vlanTrunk` the bridge keeps VLANs apart. The port is in its own before the host's end comes
+//! up, and the gateway's addresses are on an interface beside the bridge.
 //!
 //! `conf` is what is configured, `device` the bridge itself, `gateway` its part as gateway; `vlan` which VLANs
 //! the port is in, `vlan_gateway` the gateway of one.
@@ -28,7 +28,7 @@ use crate::cni::error::Errors;
 use crate::cni::result::CniResult;
 use crate::cni::{Attachment, Code, Error, Plugin, Request};
 use crate::ipam::{self, Ipam};
-use crate::net::Mac;
+use crate::net::{Cidr, Mac};
 use crate::nl::link::{Link, Target};
 use crate::nl::{Family, Socket, link, nft};
 
@@ -83,6 +83,9 @@ fn attach<'a>(
         container_mac: mac,
         mtu: conf.mtu,
         port: Some(conf.port),
+        // A process in the container may bring up the other end as soon as it is there, and a new port is in
+        // the bridge's default VLAN at first.
+        up: conf.vlans.is_none(),
     };
     pair.make(&mut host, undo)?;
 
@@ -106,16 +109,9 @@ fn attach<'a>(
     }
 
     // Only now, with a port in the bridge: who takes an address back looks for ports before and after.
-    let beside =
-        vlan_gateway::ensure(&mut host, conf, &bridge, &port, attachment, &gateways, undo)?;
-    let holder = beside.as_ref().unwrap_or(&bridge);
-    let plan = gateway::Plan::make(&mut host, holder, gateways, conf)?;
-    if plan.makes_a_gateway() && beside.is_none() {
-        device::keep_mac(&mut host, &bridge)?;
-    }
-    plan.carry_out(&mut host, &bridge, holder, attachment, undo)?;
+    let beside = become_gateway(&mut host, conf, &bridge, &port, attachment, &gateways, undo)?;
     add_rules(conf, attachment, &result, mac, undo)?;
-    forwarding::enable(&plan.gateways)?;
+    forwarding::enable(&gateways)?;
     container.await_addresses(&result)?;
     // A bridge whose MTU nobody has set takes on its ports' smallest.
     let bridge = if port.mtu == bridge.mtu {
@@ -132,6 +128,46 @@ fn attach<'a>(
     interfaces.extend(beside.map(|link| attach::interface(&link, link.mac.unwrap_or_default())));
     attach::complete(&mut result, interfaces, &conf.dns);
     Ok(result)
+}
+
+/// Gives the gateways' addresses to the bridge, or to the interface beside it, which is returned; to a new one
+/// if that has vanished meanwhile, as [`connect`] does with the bridge.
+fn become_gateway<'a>(
+    host: &mut Socket,
+    conf: &Conf,
+    bridge: &Link,
+    port: &Link,
+    attachment: &'a Attachment,
+    gateways: &[Cidr],
+    undo: &mut Undo<'a>,
+) -> Result<Option<Link>, Error> {
+    for _ in 0..device::ATTEMPTS {
+        let beside = vlan_gateway::ensure(host, conf, bridge, port, attachment, gateways, undo)?;
+        let given = give_addresses(host, conf, bridge, beside.as_ref(), attachment, gateways, undo);
+        match (given, &beside) {
+            (Ok(()), _) => return Ok(beside),
+            (Err(_), Some(lost)) if link::get(host, Target::Index(lost.index))?.is_none() => {}
+            (Err(error), _) => return Err(error),
+        }
+    }
+    Err(vlan_gateway::keeps_vanishing(&conf.gateway_link().unwrap_or_default()))
+}
+
+fn give_addresses<'a>(
+    host: &mut Socket,
+    conf: &Conf,
+    bridge: &Link,
+    beside: Option<&Link>,
+    attachment: &'a Attachment,
+    gateways: &[Cidr],
+    undo: &mut Undo<'a>,
+) -> Result<(), Error> {
+    let holder = beside.unwrap_or(bridge);
+    let plan = gateway::Plan::make(host, holder, gateways, conf)?;
+    if plan.makes_a_gateway() && beside.is_none() {
+        device::keep_mac(host, bridge)?;
+    }
+    plan.carry_out(host, bridge, holder, attachment, undo)
 }
 
 /// Adds the container to the packet rules that are configured, over one socket.
@@ -171,13 +207,20 @@ fn connect<'a>(
 ) -> Result<Link, Error> {
     for _ in 0..device::ATTEMPTS {
         let connected = match &conf.vlans {
-            None => pair.connect(host, bridge.index, &[]),
+            None => pair.connect(host, bridge.index),
             Some(vlans) => {
                 let name = pair.attachment.host_link();
                 let port = link::index_of(host, &name)?.ok_or_else(|| vanished(&name))?;
-                vlans.with_requests(port, bridge, |requests| {
-                    pair.connect(host, bridge.index, requests)
-                })
+                let joined = vlans.with_requests(port, bridge, |requests| {
+                    pair.connect_down(host, bridge.index, requests)
+                });
+                match joined {
+                    Ok(joined) => {
+                        vlan::check_filtering(conf, &joined)?;
+                        pair.bring_up(host)
+                    }
+                    Err(error) => Err(error),
+                }
             }
         };
         let error = match connected {
@@ -185,7 +228,8 @@ fn connect<'a>(
             Err(error) => error,
         };
         if link::get(host, Target::Index(bridge.index))?.is_some() {
-            return Err(Error::from(error).of(format_args!("bridge {:?}", conf.bridge)));
+            let refused = vlan::refused(conf.vlans.as_ref(), error);
+            return Err(refused.of(format_args!("bridge {:?}", conf.bridge)));
         }
         *bridge = device::ensure(host, conf, undo, || Ok(()))?;
     }
@@ -296,7 +340,7 @@ fn check_port(
         return Err(fault(format!("bridge port {name:?} has {found}, not {expected}")));
     }
     if let Some(vlans) = &conf.vlans {
-        vlans.check(host, &port)?;
+        vlans.check(&port)?;
     }
     Ok(port)
 }
@@ -326,7 +370,9 @@ fn status(request: &Request) -> Result<(), Error> {
         return Err(Error::new(Code::Unavailable, msg));
     }
     vlan::status(&mut host, &conf, bridge.as_ref())?;
-    vlan_gateway::status(&mut host, &conf, bridge.as_ref())?;
+    if request.conf.ipam_type()?.is_some() {
+        vlan_gateway::status(&mut host, &conf, bridge.as_ref())?;
+    }
     if conf.ip_masq {
         attach::probe_rules(masquerade::probe)?;
     }

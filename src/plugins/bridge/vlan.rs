@@ -9,13 +9,12 @@ use crate::cni::{Code, Error};
 use crate::nl::bridge_vlan::{self, Range, Treatment};
 use crate::nl::link::{self, Link, Target};
 use crate::nl::request::Request as NlRequest;
-use crate::nl::{self, Family, Socket};
-use crate::plugins::undo::Undo;
+use crate::nl::{self, Socket};
 
 /// The largest number of a VLAN; 4095 is reserved (IEEE 802.1Q, table 9-2).
 const MOST: u16 = 4094;
 /// What a trunk's native VLAN is if none is named.
-const DEFAULT_NATIVE: u16 = 1;
+pub(super) const DEFAULT_NATIVE: u16 = 1;
 /// Linux 5.6 has the messages of [`bridge_vlan`].
 const LACKING: &str =
     "the kernel has no bridge VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING, Linux 5.6)";
@@ -43,7 +42,8 @@ impl Vlans {
             let (min, max) = (number(item, "minID", 1)?, number(item, "maxID", 1)?);
             let range = match (min, max) {
                 (Some(min), Some(max)) if min <= max => Some((min, max)),
-                (None, None) if id.is_some() => None,
+                // Of an item that names none the reference's plugin takes no notice, either.
+                (None, None) => None,
                 _ => return Err(item.invalid("an id, or minID and maxID in this order")),
             };
             Ok(id.map(|id| (id, id)).into_iter().chain(range))
@@ -115,8 +115,8 @@ impl Vlans {
     ///
     /// # Errors
     /// It is not.
-    pub fn check(&self, host: &mut Socket, port: &Link) -> Result<(), Error> {
-        let found = by_number(&bridge_vlan::of_link(host, port.index)?);
+    pub fn check(&self, port: &Link) -> Result<(), Error> {
+        let found = by_number(&bridge_vlan::of_link(port.index)?);
         let expected = by_number(&self.ranges());
         for (number, (found, expected)) in found.iter().zip(&expected).enumerate() {
             let what = match (found, expected) {
@@ -171,9 +171,10 @@ pub(super) fn is_in(ranges: &[Range], vlan: u16, treatment: Treatment) -> bool {
     ranges.iter().any(|range| is_it(range) && range.treatment == treatment)
 }
 
-/// Says of the kernel's refusal to make a bridge that filters VLANs what it lacks.
-pub(super) fn refused(conf: &Conf, error: nl::Error) -> Error {
-    match &conf.vlans {
+/// Says of the kernel's refusal to make a bridge that filters VLANs, or to add a port to one, what it lacks:
+/// Linux 5.3 to 5.5 can filter, and have none of the messages by which ports are added.
+pub(super) fn refused(vlans: Option<&Vlans>, error: nl::Error) -> Error {
+    match vlans {
         Some(vlans) if error.errno == Errno::EOPNOTSUPP => lacking(vlans, error.reason()),
         _ => error.into(),
     }
@@ -187,13 +188,15 @@ fn lacking(vlans: &Vlans, details: impl Into<String>) -> Error {
 /// Sees to it that the bridge filters VLANs, if any are configured. Of one that is there already that is only
 /// switched on as long as it has no ports: whose frames it would stop can't be known.
 ///
+/// It stays on, also if the ADD fails. Another one may have seen it, and its port need not be there yet; and
+/// a bridge without ports has no frames to stop.
+///
 /// # Errors
 /// The kernel can't; the bridge has ports.
-pub(super) fn ensure_filtering<'a>(
+pub(super) fn ensure_filtering(
     host: &mut Socket,
-    conf: &'a Conf,
+    conf: &Conf,
     bridge: &mut Link,
-    undo: &mut Undo<'a>,
 ) -> Result<(), Error> {
     let Some(vlans) = &conf.vlans else { return Ok(()) };
     if bridge.vlan_filtering {
@@ -201,10 +204,7 @@ pub(super) fn ensure_filtering<'a>(
     }
     check_can_filter(host, vlans, bridge)?;
     let target = Target::Index(bridge.index);
-    let switched = host.execute(&[&link::SetVlanFiltering { target, on: true }]);
-    let index = bridge.index;
-    undo.push(move || stop_filtering(index));
-    switched?;
+    host.execute(&[&link::SetVlanFiltering { target, on: true }])?;
     bridge.vlan_filtering = true;
     Ok(())
 }
@@ -219,7 +219,7 @@ fn check_can_filter(host: &mut Socket, vlans: &Vlans, bridge: &Link) -> Result<(
     }
     let (key, name) = (vlans.key(), &bridge.name);
     let got = format!(
-        "{name:?}, which has it off and has ports, whose VLANs are theirs to know; to switch it on: \
+        "{name:?}, which has it off and has ports, whose traffic filtering might stop; to switch it on: \
          ip link set {name} type bridge vlan_filtering 1"
     );
     Err(Error::invalid("bridge", got, &format!("one with VLAN filtering, as {key} is set")))
@@ -229,40 +229,22 @@ fn has_ports(host: &mut Socket, bridge: u32) -> Result<bool, Error> {
     Ok(link::list(host)?.iter().any(|link| link.master == Some(bridge)))
 }
 
-/// Takes back that a bridge filters VLANs, unless it has come to have ports.
-fn stop_filtering(bridge: u32) -> Result<(), Error> {
-    let mut host = Socket::open(Family::Route)?;
-    let target = Target::Index(bridge);
-    let switch =
-        |host: &mut Socket, on| match host.execute(&[&link::SetVlanFiltering { target, on }]) {
-            Err(error) if error.errno == Errno::ENODEV => Ok(()),
-            other => other.map_err(Error::from),
-        };
-    if has_ports(&mut host, bridge)? {
-        return Ok(());
-    }
-    switch(&mut host, false)?;
-    // One that came in between has seen it on.
-    if has_ports(&mut host, bridge)? {
-        switch(&mut host, true)?;
-    }
-    Ok(())
-}
-
-/// STATUS: sees whether the bridge, or the kernel if there is none yet, can keep VLANs apart.
+/// STATUS: sees whether the kernel, and the bridge if there is one, can keep VLANs apart.
 ///
 /// # Errors
 /// It can't (code 50).
 pub(super) fn status(host: &mut Socket, conf: &Conf, bridge: Option<&Link>) -> Result<(), Error> {
     let Some(vlans) = &conf.vlans else { return Ok(()) };
+    bridge_vlan::probe(host).map_err(|error| refused(Some(vlans), error).unavailable())?;
     match bridge {
-        Some(bridge) if bridge.vlan_filtering => Ok(()),
-        Some(bridge) => check_can_filter(host, vlans, bridge).map_err(Error::unavailable),
-        None => bridge_vlan::probe(host).map_err(|error| refused(conf, error).unavailable()),
+        Some(bridge) if !bridge.vlan_filtering => {
+            check_can_filter(host, vlans, bridge).map_err(Error::unavailable)
+        }
+        _ => Ok(()),
     }
 }
 
-/// CHECK: sees whether the bridge keeps VLANs apart, if any are configured.
+/// Sees whether the bridge, as just read, keeps VLANs apart, if any are configured.
 ///
 /// # Errors
 /// It does not.
@@ -341,6 +323,24 @@ mod tests {
         assert_eq!(requests(&vlans(Some(7), &[], true), Some(1)), [added]);
         let trunk = vlans(None, &[(10, 20)], false);
         assert_eq!(requests(&trunk, Some(1)), ["add bridge port 9 to VLAN 1, …"]);
+    }
+
+    /// Linux 5.3 to 5.5, once the bridge is there.
+    #[test]
+    fn a_kernel_that_adds_no_port_to_a_vlan_is_told_of() {
+        let unsupported = nl::Error::new("add bridge port 9 to VLAN 7", Errno::EOPNOTSUPP);
+        let error = refused(Some(&vlans(Some(7), &[], false)), unsupported.clone());
+        assert_eq!(error.msg, format!("vlan: {LACKING}"));
+        assert_eq!(error.details, unsupported.reason());
+        let trunk = refused(Some(&vlans(None, &[(10, 20)], false)), unsupported.clone());
+        assert_eq!(trunk.msg, format!("vlanTrunk: {LACKING}"));
+        let others = [(refused(None, unsupported.clone()), unsupported), {
+            let busy = nl::Error::new("add bridge port 9 to VLAN 7", Errno::EBUSY);
+            (refused(Some(&vlans(Some(7), &[], false)), busy.clone()), busy)
+        }];
+        for (error, cause) in others {
+            assert_eq!(error.msg, Error::from(cause).msg);
+        }
     }
 
     /// Every other VLAN is the most ranges that there can be.

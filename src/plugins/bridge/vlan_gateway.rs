@@ -63,7 +63,9 @@ pub(super) fn ensure<'a>(
     if addresses.is_empty() {
         return Ok(None);
     }
-    let Some(gateway) = Gateway::of(conf, bridge) else { return Ok(None) };
+    let Some(gateway) = Gateway::of(conf, bridge) else {
+        return check_bridge(conf, bridge).map(|()| None);
+    };
     // The bridge was read before the port joined, whose MTU it may have taken on.
     let gateway = Gateway { mtu: bridge.mtu.min(port.mtu), ..gateway };
     gateway.establish(host, attachment, addresses, undo).map(Some)
@@ -93,6 +95,7 @@ impl Gateway {
                 let made = self.make(host);
                 // Another process has made it at the same time.
                 if made.as_ref().is_err_and(|error| error.errno == Errno::EEXIST) {
+                    self.check_ports_name(host)?;
                     continue;
                 }
                 // An answer that did not come through may have been a good one.
@@ -108,8 +111,30 @@ impl Gateway {
                 Err(error) => return Err(error),
             }
         }
-        let msg = format!("gateway interface {:?} keeps vanishing", self.name);
-        Err(Error::new(Code::TryAgainLater, msg))
+        Err(keeps_vanishing(&self.name))
+    }
+
+    /// Sees whether the name of the pair's port is free, or the port's.
+    ///
+    /// # Errors
+    /// Something else has it: one end of a pair whose other end was renamed or moved, for one.
+    fn check_ports_name(&self, host: &mut Socket) -> Result<(), Error> {
+        let Some(port) = link::get(host, Target::Name(&self.port()))? else { return Ok(()) };
+        if port.is_veth() && port.peer_netns.is_none() {
+            // Without other end it is about to vanish.
+            let Some(peer) = port.peer else { return Ok(()) };
+            match link::get(host, Target::Index(peer))? {
+                Some(other) if other.name != self.name => {}
+                _ => return Ok(()),
+            }
+        }
+        let port = &port.name;
+        let msg = format!(
+            "link {port:?} has the name of the other end of gateway interface {:?}, which is not there; \
+             to remove it: ip link del {port}",
+            self.name
+        );
+        Err(Error::new(Code::Internal, msg))
     }
 
     /// Makes the pair, down and no port yet.
@@ -140,13 +165,16 @@ impl Gateway {
 
     /// Connects a pair of ours that is not yet, or no longer, and brings up the interface.
     fn complete(&self, host: &mut Socket, found: &Link) -> Result<(), Error> {
-        match self.fault(host, found)? {
-            None => {}
-            Some(Fault::Open(port, _)) if self.is_ours(&port) => self.connect(host, &port)?,
+        let is_ready = match self.fault(host, found)? {
+            None => found.operational,
+            Some(Fault::Open(port, _)) if self.is_ours(&port) => {
+                self.connect(host, &port)?;
+                false
+            }
             Some(Fault::Open(_, what) | Fault::Other(what)) => return Err(self.unfit(what)),
-        }
+        };
         forwarding::refuse_router_advertisements(found);
-        if found.operational {
+        if is_ready {
             return Ok(());
         }
         let up = |index| Set {
@@ -155,17 +183,33 @@ impl Gateway {
         };
         let (below, above) = (found.peer.map(up), up(found.index));
         let below = below.iter().map(|request| request as &dyn NlRequest);
-        Ok(host.execute(&below.chain([&above as &dyn NlRequest]).collect::<Vec<_>>())?)
+        host.execute(&below.chain([&above as &dyn NlRequest]).collect::<Vec<_>>())?;
+        match found.peer {
+            Some(port) if found.is_veth() => self.await_carrier(host, port),
+            // What else leads there follows the bridge, which may take its time (STP).
+            _ => Ok(()),
+        }
     }
 
-    /// Makes the other end of the pair a port in the VLAN. The interface is down until then, so nothing gets
-    /// into another VLAN.
+    /// Waits until the other end of the pair, which has just come up, forwards.
+    fn await_carrier(&self, host: &mut Socket, port: u32) -> Result<(), Error> {
+        let gone = || fault("its other end has vanished");
+        let mut read = || link::get(host, Target::Index(port))?.ok_or_else(gone);
+        let carrier = read().and_then(|port| veth::await_carrier(port, read));
+        carrier
+            .map(drop)
+            .map_err(|error| error.of(format_args!("gateway interface {:?}", self.name)))
+    }
+
+    /// Makes the other end of the pair a port in the VLAN. It is down meanwhile, so nothing gets into another
+    /// VLAN.
     fn connect(&self, host: &mut Socket, port: &Link) -> Result<(), Error> {
         veth::disable_ipv6(&port.name);
         let change = Change { master: Some(self.bridge.index), ..Change::default() };
-        let join = Set { target: Target::Index(port.index), change };
+        let target = Target::Index(port.index);
+        let (down, join) = (link::SetDown(target), Set { target, change });
         let joined = self.vlans.with_requests(port.index, &self.bridge, |requests| {
-            host.execute(&[&[&join as &dyn NlRequest], requests].concat())
+            host.execute(&[&[&down as &dyn NlRequest, &join], requests].concat())
         });
         joined.map_err(|error| Error::from(error).of(format_args!("bridge {:?}", self.bridge.name)))
     }
@@ -206,7 +250,7 @@ impl Gateway {
                     let what = format!("{end} is no port of {name:?}");
                     return Ok(Some(Fault::Open(Box::new(port), what)));
                 }
-                let ranges = bridge_vlan::of_link(host, peer)?;
+                let ranges = bridge_vlan::of_link(peer)?;
                 let is_in_it = vlan::is_in(&ranges, vlan, Treatment::NATIVE);
                 let what = format!("{end} does not have VLAN {vlan} native");
                 Ok((!is_in_it).then(|| Fault::Open(Box::new(port), what)))
@@ -214,7 +258,7 @@ impl Gateway {
             ("vlan", Some(below))
                 if below == self.bridge.index && found.variant == Some(vlan.into()) =>
             {
-                let ranges = bridge_vlan::of_link(host, below)?;
+                let ranges = bridge_vlan::of_link(below)?;
                 let is_in_it = vlan::is_in(&ranges, vlan, Treatment::TAGGED);
                 let what = || {
                     format!(
@@ -234,16 +278,26 @@ impl Gateway {
         if self.is_used(&mut host, own)? {
             return Ok(());
         }
+        let addresses = self.with_its_own(&mut host, addresses)?;
         veth::delete_own(&mut host, &self.name, &self.label())?;
         // One that came in between may have seen it before it went.
         if self.is_used(&mut host, own)? {
-            let link = self.establish(&mut host, own, addresses, &mut Undo::new())?.index;
-            for cidr in addresses.iter().copied() {
+            let link = self.establish(&mut host, own, &addresses, &mut Undo::new())?.index;
+            for cidr in addresses {
                 let (without_dad, without_prefix_route) = (true, false);
                 host.execute(&[&addr::Add { link, cidr, without_dad, without_prefix_route }])?;
             }
         }
         Ok(())
+    }
+
+    /// These addresses, and those that the interface has, be they of another network.
+    fn with_its_own(&self, host: &mut Socket, addresses: &[Cidr]) -> Result<Vec<Cidr>, Error> {
+        let mut all = addresses.to_vec();
+        let Some(found) = link::get(host, Target::Name(&self.name))? else { return Ok(all) };
+        let found = addr::of_link(host, found.index)?.into_iter();
+        all.extend(found.filter(|a| !a.link_local && !addresses.contains(&a.cidr)).map(|a| a.cidr));
+        Ok(all)
     }
 
     /// Whether another attachment's port of the bridge is in the VLAN.
@@ -262,6 +316,32 @@ impl Gateway {
     }
 }
 
+/// Others make it and take it back again and again.
+pub(super) fn keeps_vanishing(name: &str) -> Error {
+    Error::new(Code::TryAgainLater, format!("gateway interface {name:?} keeps vanishing"))
+}
+
+/// Sees whether a bridge that is the gateway itself is in the native VLAN of a trunk without `vlan`.
+///
+/// # Errors
+/// It is not.
+fn check_bridge(conf: &Conf, bridge: &Link) -> Result<(), Error> {
+    let vlan = vlan::DEFAULT_NATIVE;
+    if conf.vlans.is_none()
+        || vlan::is_in(&bridge_vlan::of_link(bridge.index)?, vlan, Treatment::NATIVE)
+    {
+        return Ok(());
+    }
+    let name = &bridge.name;
+    let expected = format!(
+        "one that has VLAN {vlan} native itself, as it is the gateway of a trunk without vlan"
+    );
+    let got = format!(
+        "{name:?}, which does not; to add it: bridge vlan add dev {name} vid {vlan} pvid untagged self"
+    );
+    Err(Error::invalid("bridge", got, &expected))
+}
+
 /// CHECK: sees whether the gateway interface is there, up and in its VLAN, and returns it. None if the bridge
 /// itself is the gateway.
 ///
@@ -273,7 +353,10 @@ pub(super) fn check(
     bridge: &Link,
     prev: &CniResult,
 ) -> Result<Option<Link>, Error> {
-    let Some(gateway) = Gateway::of(conf, bridge) else { return Ok(None) };
+    let Some(gateway) = Gateway::of(conf, bridge) else {
+        check_bridge(conf, bridge).map_err(|error| fault(error.msg))?;
+        return Ok(None);
+    };
     let name = &gateway.name;
     let found = link::get(host, Target::Name(name))?
         .ok_or_else(|| fault(format!("gateway interface {name:?} is missing")))?;
@@ -287,14 +370,21 @@ pub(super) fn check(
     Ok(Some(found))
 }
 
-/// STATUS: sees whether nothing else has the gateway interface's name.
+/// STATUS: sees whether nothing else has the gateway interface's name; or that the bridge can be the gateway.
 ///
 /// # Errors
-/// Something has (code 50).
+/// Something has; it can't (code 50).
 pub(super) fn status(host: &mut Socket, conf: &Conf, bridge: Option<&Link>) -> Result<(), Error> {
     let absent = Link { name: conf.bridge.clone(), ..Link::default() };
-    let Some(gateway) = Gateway::of(conf, bridge.unwrap_or(&absent)) else { return Ok(()) };
-    let Some(found) = link::get(host, Target::Name(&gateway.name))? else { return Ok(()) };
+    let Some(gateway) = Gateway::of(conf, bridge.unwrap_or(&absent)) else {
+        let bridge = bridge.filter(|_| conf.is_gateway);
+        return bridge
+            .map_or(Ok(()), |bridge| check_bridge(conf, bridge))
+            .map_err(Error::unavailable);
+    };
+    let Some(found) = link::get(host, Target::Name(&gateway.name))? else {
+        return gateway.check_ports_name(host).map_err(Error::unavailable);
+    };
     match gateway.fault(host, &found)? {
         None => Ok(()),
         Some(Fault::Open(port, _)) if gateway.is_ours(&port) => Ok(()),
