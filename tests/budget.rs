@@ -49,6 +49,10 @@ const MOST_MEMORY: u64 = 3 << 10;
 /// Page faults. The kernel's part in it differs, so this is no figure but a limit.
 const MOST_PAGE_FAULTS: u64 = 70;
 
+/// Makes a link for those that need a master or a device.
+const UP0: &str =
+    "ip link add up0 type veth peer name other; ip link set up0 up; ip link set other up";
+
 /// One operation's cost.
 #[derive(Default)]
 struct Cost {
@@ -229,9 +233,7 @@ fn operations<T>(measure: impl Fn(&Host, &str, &Value, &Pod<'_>) -> T) -> Vec<(S
     let mut operations = Vec::new();
     for (name, conf) in networks() {
         let host = Host::new();
-        host.sh(
-            "ip link add up0 type veth peer name other; ip link set up0 up; ip link set other up",
-        );
+        host.sh(UP0);
         let (first, pod) = (host.pod("first"), host.pod("pod"));
         if operations.is_empty() {
             operations.push(("VERSION".to_owned(), measure(&host, "VERSION", &conf, &pod)));
@@ -453,9 +455,41 @@ fn no_operation_of_ptp_grows_with_what_is_on_the_node() {
     not_grown(&host, &of_type("ptp", &json!({"ipMasq": true, "ipam": dual()})));
 }
 
+/// Nor with what is on the master.
+#[test]
+fn no_operation_of_macvlan_grows_with_what_is_on_the_node() {
+    let host = Host::new();
+    host.sh(UP0);
+    not_grown(&host, &of_type("macvlan", &json!({"master": "up0", "ipam": ipv4()})));
+}
+
+#[test]
+fn no_operation_of_tap_grows_with_what_is_on_the_node() {
+    let host = Host::new();
+    not_grown(&host, &of_type("tap", &json!({"bridge": null, "ipam": ipv4()})));
+}
+
+/// Nor with the devices, of which the other ends stay on the host.
+#[test]
+fn no_operation_of_host_device_grows_with_what_is_on_the_node() {
+    let host = Host::new();
+    host.sh(UP0);
+    not_grown(&host, &of_type("host-device", &json!({"device": "up0", "ipam": ipv4()})));
+}
+
 fn not_grown(host: &Host, conf: &Value) {
     let (first, pod) = (host.pod("first"), host.pod("pod"));
-    host.add(conf, &first).ok();
+    let attach = |other: &Pod<'_>| {
+        let mut conf = conf.clone();
+        if conf["device"].is_string() {
+            // Only one can have it.
+            let name = &other.name;
+            host.sh(&format!("ip link add {name} type veth peer name {name}-far"));
+            conf["device"] = json!(name);
+        }
+        host.add(&conf, other).ok();
+    };
+    attach(&first);
     let measure = |command| -> Vec<String> {
         let cost = measure(host, command, conf, &pod);
         let unnamed = |call: String| {
@@ -471,7 +505,7 @@ fn not_grown(host: &Host, conf: &Value) {
     };
     let alone = ["ADD", "DEL"].map(measure);
     let others = host.pods(100);
-    others.iter().for_each(|other| drop(host.add(conf, other).ok()));
+    others.iter().for_each(attach);
     // The index grows now and then; not at the next call of all.
     for _ in 0..3 {
         let crowded = ["ADD", "DEL"].map(measure);

@@ -14,6 +14,7 @@ use crate::net::Mac;
 use crate::nl::link::{Change, NewVeth, Set, Target};
 use crate::nl::request::Request;
 use crate::nl::{Family, Socket};
+use crate::sha256;
 use crate::sys::netns::Netns;
 
 /// Where the plugins are, as a runtime's `CNI_PATH` has it.
@@ -91,12 +92,13 @@ pub fn make_pod(name: &str) -> io::Result<PathBuf> {
 /// The kernel's refusal.
 pub fn make_segment(name: &str, far_end: &str) -> io::Result<()> {
     let here = Netns::current()?;
+    let mac = |name: &str| Mac::local(&sha256::digest(name.as_bytes()));
     let cable = NewVeth {
         name,
-        mac: Mac([2, 0, 0, 0, 0, 1]),
+        mac: mac(name),
         mtu: None,
         peer_name: far_end,
-        peer_mac: Mac([2, 0, 0, 0, 0, 2]),
+        peer_mac: mac(far_end),
         peer_netns: Some(here.as_fd()),
     };
     execute(&[&cable, &up(far_end), &up(name)])

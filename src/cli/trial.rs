@@ -141,23 +141,21 @@ struct Trial {
 
 impl Trial {
     fn prepare(network: Network, options: &Options) -> Result<Self, String> {
-        let mut pods = [Pod::make("pod1")?, Pod::make("pod2")?];
+        let (first, mut second) = (Pod::make("pod1")?, Pod::make("pod2")?);
         let next = |cidr: Cidr| Cidr {
             address: from_bits(cidr.address, to_bits(cidr.address).wrapping_add(1)),
             ..cidr
         };
         let ips: Vec<_> =
             network.static_addresses().into_iter().map(|cidr| next(cidr).to_string()).collect();
-        if let [_, second] = &mut pods
-            && !ips.is_empty()
-        {
+        if !ips.is_empty() {
             second.ips = Some(ips);
         }
         for (number, master) in network.masters().into_iter().enumerate() {
             let far_end = format!("far{number}");
             sandbox::make_segment(&master, &far_end)
                 .map_err(|why| format!("cannot make master {master}: {why}"))?;
-            if let ([_, second], true) = (&mut pods, network.has_vlans()) {
+            if network.has_vlans() {
                 second.master = Some(far_end);
             }
         }
@@ -165,12 +163,11 @@ impl Trial {
             let far_end = format!("fardev{number}");
             sandbox::make_segment(&device, &far_end)
                 .map_err(|why| format!("cannot make device {device}: {why}"))?;
-            let [_, second] = &mut pods;
             second.device = Some(far_end);
         }
         Ok(Self {
             version: network.version(),
-            pods,
+            pods: [first, second],
             links_before: links()?.into_iter().map(|link| link.name).collect(),
             report: Report::new(options, &network.name),
             network,

@@ -4,17 +4,12 @@
 use serde_json::{Value, json};
 
 use crate::failure::{CONTENTS, CONVERSATIONS, injected, walk};
-use crate::harness::{Call, Host, Pod, Snapshot, dual, ipv4, network};
-
-pub const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+pub use crate::harness::VERSIONS;
+use crate::harness::{Call, Host, Pod, dual, fails_without_a_trace, ipv4, network, with};
 
 /// A configuration of this plugin, on master `up0`, for network `net`, with these keys in addition or instead.
 pub fn conf(kind: &str, keys: &Value) -> Value {
-    let mut conf = json!({"cniVersion": "1.1.0", "name": "net", "type": kind, "master": "up0"});
-    for (key, value) in keys.as_object().unwrap() {
-        conf[key] = value.clone();
-    }
-    conf
+    with(json!({"cniVersion": "1.1.0", "name": "net", "type": kind, "master": "up0"}), keys)
 }
 
 /// A host's link of this name, up and with address `10.1.0.201/16`, to a segment with one other machine:
@@ -185,19 +180,6 @@ pub fn is_born_under_its_final_name(conf: &Value) {
     pod.sh("ip link add eth0 type veth peer name other; ip addr add 198.51.100.1/24 dev eth0");
     host.add(conf, &pod).fails(999, &["eth0", "already exists"]);
     assert_eq!(pod.addresses("eth0"), ["198.51.100.1/24"]);
-    host.snapshot().assert_same_but_for_rules(&before);
-}
-
-/// Asserts that ADD fails with these words and leaves nothing on the host and in the pod; and that the DEL
-/// which a runtime sends after it succeeds.
-#[track_caller]
-pub fn fails_without_a_trace(host: &Host, conf: &Value, pod: &Pod<'_>, code: u64, words: &[&str]) {
-    let before: Snapshot = host.snapshot();
-    let links = pod.ip("link show").as_array().unwrap().len();
-    host.add(conf, pod).fails(code, words);
-    host.snapshot().assert_same_but_for_rules(&before);
-    assert_eq!(pod.ip("link show").as_array().unwrap().len(), links, "nothing new in the pod");
-    host.del(conf, pod).ok();
     host.snapshot().assert_same_but_for_rules(&before);
 }
 
@@ -488,13 +470,7 @@ pub fn the_address_is_asked_for_in_four_places(conf: &Value) {
     let host = Host::new();
     segment(&host, "up0");
     let pod = host.pod("a");
-    let with = |keys: &Value| {
-        let mut conf = conf.clone();
-        for (key, value) in keys.as_object().unwrap() {
-            conf[key] = value.clone();
-        }
-        conf
-    };
+    let with = |keys: &Value| with(conf.clone(), keys);
     let address = || pod.ip("link show dev eth0")[0]["address"].clone();
     let of = |last: u8| format!("02:00:00:00:00:0{last}");
     let keys = [

@@ -95,7 +95,7 @@ fn every_plugin_can_be_tried_by_its_name() {
     for (name, lines) in [
         ("macvlan", ["network mynet: macvlan, CNI 0.1.0", "eth0 10.1.3.2/24", "→ pod2 10.1.3.3"]),
         ("ptp", ["network routed: ptp, CNI 1.1.0", "→ pod2 fd60::3", "→ gateway 10.60.0.1"]),
-        ("host-device", ["eth0 10.60.0.2/24 fd60::2/64", "→ pod2 10.60.0.3", "→ pod2 fd60::3"]),
+        ("host-device", ["eth0 10.50.0.2/24 fd50::2/64", "→ pod2 10.50.0.3", "→ pod2 fd50::3"]),
         ("loopback", ["ADD   pod1", "lo 127.0.0.1/8 ::1/128", "→ itself ::1"]),
         ("static", ["eth0 10.70.0.10/24 fd70::10/64", "→ pod2 10.70.0.11", "→ pod2 fd70::11"]),
     ] {

@@ -2,15 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::child::{self, fails_without_a_trace};
-use crate::harness::{Host, dual, ipv4};
+use crate::child;
+use crate::harness::{Host, dual, fails_without_a_trace, ipv4, with};
 
 fn conf(keys: &Value) -> Value {
-    let mut conf = json!({"cniVersion": "1.1.0", "name": "net", "type": "dummy", "ipam": ipv4()});
-    for (key, value) in keys.as_object().unwrap() {
-        conf[key] = value.clone();
-    }
-    conf
+    with(json!({"cniVersion": "1.1.0", "name": "net", "type": "dummy", "ipam": ipv4()}), keys)
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Call, Host, Outcome, Pod, bridge_conf, dual, ipv4};
+use crate::harness::{Call, Host, Outcome, bridge_conf, dual, fails_without_a_trace, ipv4};
 
 /// Three kinds of rules, leases of two families, a gateway.
 fn everything() -> Value {
@@ -25,19 +25,6 @@ fn scripted(keys: &Value) -> Value {
     let mut conf = bridge_conf(keys);
     conf["ipam"] = json!({"type": "scripted"});
     conf
-}
-
-/// Asserts that ADD fails with these words and leaves nothing on the host and in the pod; and that the
-/// DEL which a runtime sends after it succeeds.
-#[track_caller]
-fn fails_without_a_trace(host: &Host, conf: &Value, pod: &Pod<'_>, code: u64, words: &[&str]) {
-    let before = host.snapshot();
-    let links = pod.ip("link show").as_array().unwrap().len();
-    host.add(conf, pod).fails(code, words);
-    host.snapshot().assert_same_but_for_rules(&before);
-    assert_eq!(pod.ip("link show").as_array().unwrap().len(), links, "nothing new in the pod");
-    host.del(conf, pod).ok();
-    host.snapshot().assert_same_but_for_rules(&before);
 }
 
 #[test]

@@ -5,30 +5,31 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::child::{VERSIONS, assert_bare, with_route};
+use crate::child::{assert_bare, with_route};
 use crate::failure::{CONTENTS, CONVERSATIONS, injected, walk};
-use crate::harness::{Call, Host, Outcome, Pod, Snapshot, dual, ipv4, network};
+use crate::harness::{
+    Call, Host, Outcome, Pod, VERSIONS, dual, fails_without_a_trace, ipv4, network, with,
+};
 
 const REAL_INPUT: &str = include_str!("../../examples/host-device.conf");
 
 /// A configuration for device `up0` of network `net`, with these keys in addition or instead; without what is
 /// `null`.
 fn conf(keys: &Value) -> Value {
-    let mut conf = json!({
+    let conf = json!({
         "cniVersion": "1.1.0", "name": "net", "type": "host-device", "device": "up0", "ipam": ipv4(),
     });
-    for (key, value) in keys.as_object().unwrap() {
-        conf[key] = value.clone();
-    }
-    conf
+    with(conf, keys)
 }
 
 /// A device of the host's, up and with all that can be remembered of it, on a segment with one other machine:
 /// `10.1.0.200` and `fd01::200`.
 fn device<'a>(host: &'a Host, name: &str) -> Pod<'a> {
     let neighbour = host.pod("neighbour");
+    // Routes of IPv6 would come and go some time after the device.
     host.sh(&format!(
-        "ip link add {name} mtu 1400 address 02:00:00:00:00:01 type veth peer name eth0 netns neighbour
+        "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6
+         ip link add {name} mtu 1400 address 02:00:00:00:00:01 type veth peer name eth0 netns neighbour
          ip link set {name} alias 'uplink  to rack 7 '; ip link set {name} up"
     ));
     neighbour.sh("ip addr add 10.1.0.200/16 dev eth0; ip addr add fd01::200/64 dev eth0 nodad
@@ -47,19 +48,6 @@ fn state(host: &Host, name: &str) -> Value {
         state[mode] = json!(link["flags"].as_array().unwrap().contains(&json!(mode)));
     }
     state
-}
-
-/// Asserts that ADD fails with these words and leaves all as it was; and that the DEL which a runtime sends
-/// after it succeeds.
-#[track_caller]
-fn fails_without_a_trace(host: &Host, conf: &Value, pod: &Pod<'_>, code: u64, words: &[&str]) {
-    let before: Snapshot = host.snapshot();
-    let links = pod.ip("link show").as_array().unwrap().len();
-    host.add(conf, pod).fails(code, words);
-    host.snapshot().assert_same_but_for_rules(&before);
-    assert_eq!(pod.ip("link show").as_array().unwrap().len(), links, "nothing new in the pod");
-    host.del(conf, pod).ok();
-    host.snapshot().assert_same_but_for_rules(&before);
 }
 
 /// Asserts that the pod has the device under the interface's name, up.
@@ -84,7 +72,7 @@ fn a_device_goes_to_a_pod_and_comes_back_in_every_version() {
     confs.extend(VERSIONS.map(list));
     let host = Host::new();
     let neighbour = device(&host, "ens4");
-    neighbour.sh("ip addr add 10.60.0.254/24 dev eth0; ip addr add fd60::fe/64 dev eth0 nodad");
+    neighbour.sh("ip addr add 10.50.0.254/24 dev eth0; ip addr add fd50::fe/64 dev eth0 nodad");
     let pod = host.pod("a");
     let (before, was) = (host.snapshot(), state(&host, "ens4"));
     for (conf, version) in confs {
@@ -108,9 +96,9 @@ fn a_device_goes_to_a_pod_and_comes_back_in_every_version() {
             ips.iter().map(|ip| ip["address"].clone()).collect()
         };
         assert_eq!(json!(addresses), json!(told), "{version}");
-        pod.must_reach("10.60.0.254");
-        pod.must_reach("fd60::fe");
-        assert_eq!(pod.ip("route show 10.61.0.0/16")[0]["gateway"], "10.60.0.254");
+        pod.must_reach("10.50.0.254");
+        pod.must_reach("fd50::fe");
+        assert_eq!(pod.ip("route show 10.51.0.0/16")[0]["gateway"], "10.50.0.254");
         if version.as_str() >= "0.4.0" {
             let before = host.snapshot();
             host.check(&conf, &result, &pod).ok();
@@ -246,10 +234,7 @@ fn a_device_is_found_by_each_of_its_names() {
             Some("0000:00:06.0"),
         ),
     ] {
-        let mut conf = conf(&json!({"device": null}));
-        for (key, value) in keys.as_object().unwrap() {
-            conf[key] = value.clone();
-        }
+        let conf = with(conf(&json!({"device": null})), &keys);
         let pod = host.pod("a");
         let was = state(&host, name);
         host.status(&conf).ok();
@@ -289,10 +274,7 @@ fn a_device_that_is_not_there_is_said_to_be_missing() {
             "auxiliary device mlx5_core.sf.5",
         ),
     ] {
-        let mut conf = conf(&json!({"device": null}));
-        for (key, value) in keys.as_object().unwrap() {
-            conf[key] = value.clone();
-        }
+        let conf = with(conf(&json!({"device": null})), &keys);
         let words = ["cannot find", words, "on the host", "ENODEV"];
         fails_without_a_trace(&host, &conf, &pod, 999, &words);
         host.status(&conf).fails(50, &words);
@@ -327,10 +309,7 @@ fn what_names_no_device_is_refused() {
         // What another goes before is read all the same.
         (json!({"device": "up0", "pciBusID": "x"}), 7, ["pciBusID", "x"]),
     ] {
-        let mut conf = conf(&json!({"device": null}));
-        for (key, value) in keys.as_object().unwrap() {
-            conf[key] = value.clone();
-        }
+        let conf = with(conf(&json!({"device": null})), &keys);
         fails_without_a_trace(&host, &conf, &pod, code, &words);
     }
 }
@@ -383,13 +362,8 @@ fn a_device_that_is_left_to_user_space_is_not_moved() {
     );
     let pod = host.pod("a");
     let before = host.snapshot();
-    let by_pci = |keys: Value| {
-        let mut conf = conf(&json!({"device": null, "pciBusID": "0000:00:03.0"}));
-        for (key, value) in keys.as_object().unwrap() {
-            conf[key] = value.clone();
-        }
-        conf
-    };
+    let by_pci =
+        |keys: Value| with(conf(&json!({"device": null, "pciBusID": "0000:00:03.0"})), &keys);
     for (conf, id) in [
         (by_pci(json!({})), Some("0000:00:03.0")),
         (by_pci(json!({"DPDKMode": false})), Some("0000:00:03.0")),
@@ -1303,11 +1277,7 @@ fn pci_devices(host: &Host) -> [(String, String); 2] {
 }
 
 fn by_pci(address: &str, keys: &Value) -> Value {
-    let mut conf = conf(&json!({"device": null, "pciBusID": address}));
-    for (key, value) in keys.as_object().unwrap() {
-        conf[key] = value.clone();
-    }
-    conf
+    with(conf(&json!({"device": null, "pciBusID": address})), keys)
 }
 
 #[test]

@@ -3,9 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Call, Host, Outcome};
+use crate::harness::{Call, Host, Outcome, VERSIONS};
 
-pub const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 /// Debian's.
 pub const REFERENCE: &str = "/usr/lib/cni/host-local";
 /// Where leases are unless `dataDir` says otherwise.

@@ -2,15 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::child::{self, fails_without_a_trace, segment};
-use crate::harness::{Call, Host, Pod, ipv4};
+use crate::child::{self, segment};
+use crate::harness::{Call, Host, Pod, fails_without_a_trace, ipv4, with};
 
 fn conf(keys: &Value) -> Value {
-    let mut conf = child::conf("ipvlan", &json!({"ipam": ipv4()}));
-    for (key, value) in keys.as_object().unwrap() {
-        conf[key] = value.clone();
-    }
-    conf
+    with(child::conf("ipvlan", &json!({"ipam": ipv4()})), keys)
 }
 
 /// What `ip -d link` tells of a pod's interface.

@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Call, Host, Pod};
-
-const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+use crate::harness::{Call, Host, Pod, VERSIONS};
 
 fn conf(version: &str) -> Value {
     json!({"cniVersion": version, "name": "cni-loopback", "type": "loopback"})

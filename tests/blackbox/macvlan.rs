@@ -1,18 +1,14 @@
 //! Plugin macvlan: what each key of its configuration does, and what it refuses.
 
-use serde_json::{Value, json};
-
 use std::time::{Duration, Instant};
 
-use crate::child::{self, fails_without_a_trace, segment};
-use crate::harness::{Call, Host, Pod, ipv4, patience};
+use serde_json::{Value, json};
+
+use crate::child::{self, segment};
+use crate::harness::{Call, Host, Pod, fails_without_a_trace, ipv4, patience, with};
 
 fn conf(keys: &Value) -> Value {
-    let mut conf = child::conf("macvlan", &json!({"ipam": ipv4()}));
-    for (key, value) in keys.as_object().unwrap() {
-        conf[key] = value.clone();
-    }
-    conf
+    with(child::conf("macvlan", &json!({"ipam": ipv4()})), keys)
 }
 
 /// What `ip -d link` tells of a pod's interface.
@@ -74,7 +70,6 @@ fn the_mode_says_who_is_reached() {
     fails_without_a_trace(&host, &conf(&json!({"mode": 4})), &pod, 6, &["mode"]);
 }
 
-/// It takes the master's address, or gives it another.
 /// Its address is new with each ADD: who has known the IP address before is told.
 #[test]
 fn neighbours_learn_at_once_who_has_an_address_now() {
@@ -94,6 +89,7 @@ fn neighbours_learn_at_once_who_has_an_address_now() {
     }
 }
 
+/// It takes the master's address, or gives it another.
 #[test]
 fn a_passthru_link_has_the_master_to_itself() {
     let host = Host::new();

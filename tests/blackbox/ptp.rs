@@ -4,18 +4,13 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Call, Host, Pod, dual, ipv4};
+use crate::harness::{Call, Host, Pod, VERSIONS, dual, ipv4, with};
 use crate::real_input::{outside, peer_seen_by};
 
-const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 const REFERENCE: &str = "/usr/lib/cni/ptp";
 
 fn conf(keys: &Value) -> Value {
-    let mut conf = json!({"cniVersion": "1.1.0", "name": "net", "type": "ptp", "ipam": dual()});
-    for (key, value) in keys.as_object().unwrap() {
-        conf[key] = value.clone();
-    }
-    conf
+    with(json!({"cniVersion": "1.1.0", "name": "net", "type": "ptp", "ipam": dual()}), keys)
 }
 
 /// Addresses of static, with their gateways.

@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{BIN, Call, Host, PLUMB, bridge_conf};
-
-const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+use crate::harness::{BIN, Call, Host, PLUMB, VERSIONS, bridge_conf};
 
 fn conf(mut ipam: Value) -> Value {
     ipam["type"] = json!("static");

@@ -2,15 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::child::{self, fails_without_a_trace, segment};
-use crate::harness::{Host, Pod, ipv4};
+use crate::child::{self, segment};
+use crate::harness::{Host, Pod, fails_without_a_trace, ipv4, with};
 
 fn conf(keys: &Value) -> Value {
-    let mut conf = child::conf("vlan", &json!({"vlanId": 7, "ipam": ipv4()}));
-    for (key, value) in keys.as_object().unwrap() {
-        conf[key] = value.clone();
-    }
-    conf
+    with(child::conf("vlan", &json!({"vlanId": 7, "ipam": ipv4()})), keys)
 }
 
 /// The neighbour on the segment is in VLAN 7, too, with addresses `10.1.0.200` and `fd01::200` there.

@@ -234,6 +234,19 @@ impl Host {
     }
 }
 
+/// Asserts that ADD fails with these words and leaves all as it was, on the host and in the pod; and that the
+/// DEL which a runtime sends after it succeeds.
+#[track_caller]
+pub fn fails_without_a_trace(host: &Host, conf: &Value, pod: &Pod<'_>, code: u64, words: &[&str]) {
+    let before = host.snapshot();
+    let links = pod.ip("link show").as_array().unwrap().len();
+    host.add(conf, pod).fails(code, words);
+    host.snapshot().assert_same_but_for_rules(&before);
+    assert_eq!(pod.ip("link show").as_array().unwrap().len(), links, "nothing new in the pod");
+    host.del(conf, pod).ok();
+    host.snapshot().assert_same_but_for_rules(&before);
+}
+
 /// The plugins' configurations of a network: a single one as it is, or those of a list.
 pub fn network(text: &str) -> Vec<Value> {
     let conf: Value = serde_json::from_str(text).unwrap_or_else(|why| panic!("{why}: {text}"));

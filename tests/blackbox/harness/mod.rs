@@ -13,7 +13,7 @@ mod conf;
 mod host;
 mod snapshot;
 
-pub use call::{Call, Outcome, network};
-pub use conf::{bridge_conf, dual, ipv4};
+pub use call::{Call, Outcome, fails_without_a_trace, network};
+pub use conf::{VERSIONS, bridge_conf, dual, ipv4, with};
 pub use host::{BIN, Host, PLUMB, Pod, patience};
 pub use snapshot::Snapshot;
