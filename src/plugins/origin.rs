@@ -212,8 +212,10 @@ impl Origin {
     }
 }
 
+/// One of the modes.
+type Mode = fn(&mut Modes) -> &mut bool;
 /// The letters of the modes in a record.
-const MODES: [(char, fn(&mut Modes) -> &mut bool); 3] = [
+const MODES: [(char, Mode); 3] = [
     ('p', |modes| &mut modes.promiscuous),
     ('m', |modes| &mut modes.all_multicast),
     ('n', |modes| &mut modes.no_arp),
