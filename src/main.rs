@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 
 use plumb::cni::frame;
 use plumb::plugins::tap;
+use plumb::sys::stdio;
 use plumb::{cli, plugins, trace};
 
 /// The C library calls this, not Rust's runtime, which would set up what a plugin has no use for: a
@@ -19,6 +20,10 @@ pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int 
     // A runtime that has gone must not end us half way: writing to it is to fail instead.
     // SAFETY: no handler is installed, the signal is only ignored.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    if stdio::reserve().is_err() {
+        // Nothing is to be opened, and there may be nobody to tell.
+        return 1;
+    }
     let argument = |index: c_int| {
         if index >= argc {
             return "";

@@ -10,6 +10,13 @@ const LABEL_PREFIX: &str = "plumb:";
 /// what goes with it.
 const LABEL_MAX: usize = 230;
 
+/// What [`Attachment::given_link`] begins with.
+const GIVEN_PREFIX: &str = "plumb";
+/// The longest name of a link: `IFNAMSIZ` (linux/if.h) less the terminating NUL.
+const LONGEST_NAME: usize = libc::IFNAMSIZ - 1;
+/// The letters of names that are made of a digest.
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
 /// One interface of one container on one network: what the specification identifies by the triple of
 /// network name, `CNI_CONTAINERID` and `CNI_IFNAME`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,7 +87,16 @@ impl Attachment {
     /// whatever it is called there. The label says whether it is the one.
     #[must_use]
     pub fn given_link(&self) -> String {
-        link_name("plumb", &self.digest(b"given"))
+        link_name(GIVEN_PREFIX, &self.digest(b"given"))
+    }
+
+    /// Whether `name` has the form of [`given_link`](Self::given_link), be it whose it may.
+    #[must_use]
+    pub fn is_given_link(name: &str) -> bool {
+        name.len() == LONGEST_NAME
+            && name
+                .strip_prefix(GIVEN_PREFIX)
+                .is_some_and(|letters| letters.bytes().all(|letter| ALPHABET.contains(&letter)))
     }
 
     /// Address of the host's end of a veth pair. Set at birth it is left alone by udev, which replaces
@@ -114,11 +130,9 @@ pub fn veth_name(digest: &[u8; 32]) -> String {
 
 /// A name as long as a link's may be: `prefix` and the first bits of a digest, five a letter.
 fn link_name(prefix: &str, digest: &[u8; 32]) -> String {
-    const LONGEST: usize = libc::IFNAMSIZ - 1;
-    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut bits = digest.first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
     let mut name = String::from(prefix);
-    while name.len() < LONGEST {
+    while name.len() < LONGEST_NAME {
         let index = (bits >> 59) as usize;
         name.push(ALPHABET.get(index).map_or('a', |letter| char::from(*letter)));
         bits <<= 5;
@@ -151,6 +165,16 @@ mod tests {
         assert_eq!(attachment().host_mac().to_string(), "62:5b:31:5b:f0:1c");
         assert_eq!(attachment().given_link(), "plumbq6npwmvlnq");
         assert_eq!([attachment().host_link().len(), attachment().given_link().len()], [15, 15]);
+    }
+
+    #[test]
+    fn other_names_of_given_links_are_told_from_an_administrators() {
+        assert!(Attachment::is_given_link(&attachment().given_link()));
+        for name in
+            ["plumb", "plumbing-uplink", "plumbq6npwmvlnq2", "plumbq6npwmvln", "veths6npwmvlnqa"]
+        {
+            assert!(!Attachment::is_given_link(name), "{name}");
+        }
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! The network configuration: the keys that every plugin has in common (spec section 1).
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::attachment::Attachment;
 use super::error::{Code, Error};
 use super::json::Node;
 use super::result::{CniResult, Dns};
 use super::version::Version;
+
+/// The key under which a runtime tells GC what to keep.
+const VALID_ATTACHMENTS: &str = "cni.dev/valid-attachments";
 
 /// A network configuration as it came on standard input.
 #[derive(Clone, PartialEq, Debug)]
@@ -112,7 +115,7 @@ impl NetConf {
     /// # Errors
     /// It is missing or malformed.
     pub fn valid_attachments(&self) -> Result<Vec<ValidAttachment>, Error> {
-        const KEY: &str = "cni.dev/valid-attachments";
+        const KEY: &str = VALID_ATTACHMENTS;
         let root = self.root();
         if root.get(KEY)?.is_none() {
             let msg = format!("{KEY}: expected a list of attachments to keep, got nothing");
@@ -127,6 +130,31 @@ impl NetConf {
             };
             Ok(ValidAttachment { container: name("containerID")?, ifname: name("ifname")? })
         })
+    }
+
+    /// The same configuration with more attachments that GC must leave alone.
+    ///
+    /// # Errors
+    /// As [`valid_attachments`](Self::valid_attachments).
+    pub fn also_valid(&self, others: &[Attachment]) -> Result<Self, Error> {
+        let mut valid = self.valid_attachments()?;
+        let other = |a: &Attachment| ValidAttachment {
+            container: a.container.clone(),
+            ifname: a.ifname.clone(),
+        };
+        valid.extend(others.iter().map(other));
+        let item = |a: ValidAttachment| json!({"containerID": a.container, "ifname": a.ifname});
+        let mut conf = self.clone();
+        if let Some(root) = conf.document.as_object_mut() {
+            root.insert(VALID_ATTACHMENTS.to_owned(), valid.into_iter().map(item).collect());
+        }
+        Ok(conf)
+    }
+
+    /// The document as text.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        self.document.to_string()
     }
 
     /// An attachment to this network.

@@ -80,6 +80,16 @@ impl Request {
         Ok(Self { env, conf, stdin, netns, args: OnceCell::new() })
     }
 
+    /// A call of GC that keeps these attachments, too.
+    ///
+    /// # Errors
+    /// The valid ones are not told.
+    pub fn keeping(&self, others: &[Attachment]) -> Result<Self, Error> {
+        let conf = self.conf.also_valid(others)?;
+        let stdin = conf.to_json().into_bytes();
+        Self::new(self.env.clone(), conf, stdin)
+    }
+
     /// The container's network namespace.
     ///
     /// # Errors

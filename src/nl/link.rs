@@ -46,6 +46,10 @@ const IFLA_INET6_CONF: u16 = 2;
 const ACCEPT_RA: std::ops::Range<usize> = 12..16;
 /// `IFLA_TUN_TYPE` (linux/if_link.h): [`TYPE_TAP`], or that of a link without Ethernet.
 const IFLA_TUN_TYPE: u16 = 3;
+/// `IFLA_TUN_NUM_QUEUES`, `IFLA_TUN_NUM_DISABLED_QUEUES` (linux/if_link.h): of a tun with many queues, those that
+/// programs have open, in use and out of use.
+const IFLA_TUN_NUM_QUEUES: u16 = 8;
+const IFLA_TUN_NUM_DISABLED_QUEUES: u16 = 9;
 /// `IFF_TAP` (linux/if_tun.h)
 const TYPE_TAP: u32 = libc::IFF_TAP.cast_unsigned();
 /// `IF_OPER_UP` (linux/if.h, RFC 2863).
@@ -71,6 +75,8 @@ const IPV6: u16 = libc::AF_INET6 as u16;
 
 const IFF_UP: u32 = libc::IFF_UP as u32;
 const IFF_PROMISC: u32 = libc::IFF_PROMISC as u32;
+const IFF_ALLMULTI: u32 = libc::IFF_ALLMULTI as u32;
+const IFF_NOARP: u32 = libc::IFF_NOARP as u32;
 
 /// Which link a request is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,10 +115,16 @@ pub struct Link {
     pub index: u32,
     /// Name.
     pub name: String,
+    /// `IFLA_ALT_IFNAME`: its other names, the oldest first, since Linux 5.5.
+    pub altnames: Vec<String>,
     /// `IFF_UP`: administratively up.
     pub up: bool,
     /// `IFF_PROMISC`, as set by an administrator.
     pub promiscuous: bool,
+    /// `IFF_ALLMULTI`, as set by an administrator.
+    pub all_multicast: bool,
+    /// `IFF_NOARP`
+    pub no_arp: bool,
     /// Operational state is up (RFC 2863): carrier is there and the link forwards.
     pub operational: bool,
     /// Link-layer address, if it is an Ethernet address.
@@ -144,6 +156,8 @@ pub struct Link {
     pub accepts_router_advertisements: bool,
     /// What has passed through it.
     pub traffic: Traffic,
+    /// Of a tun with many queues: how many of them programs have open.
+    pub queues: u32,
     /// Of a bridge: VLAN filtering is on.
     pub vlan_filtering: bool,
     /// Of a bridge: the VLAN that a new port is in, native; 0 for none. None if the kernel can't filter VLANs.
@@ -202,12 +216,22 @@ impl Link {
             index: u32::from_ne_bytes([i0, i1, i2, i3]),
             up: flags & IFF_UP != 0,
             promiscuous: flags & IFF_PROMISC != 0,
+            all_multicast: flags & IFF_ALLMULTI != 0,
+            no_arp: flags & IFF_NOARP != 0,
             ..Self::default()
         };
         for attribute in attributes {
             let attribute = attribute?;
             match attribute.kind {
                 libc::IFLA_IFNAME => link.name = attribute.text(),
+                libc::IFLA_PROP_LIST => {
+                    for property in attribute.nested() {
+                        let property = property?;
+                        if property.kind == libc::IFLA_ALT_IFNAME {
+                            link.altnames.push(property.text());
+                        }
+                    }
+                }
                 libc::IFLA_ADDRESS => link.mac = attribute.mac(),
                 libc::IFLA_MTU => link.mtu = attribute.u32()?,
                 libc::IFLA_MASTER => link.master = Some(attribute.u32()?),
@@ -278,6 +302,9 @@ impl Link {
                             (Some("tun"), IFLA_TUN_TYPE) => {
                                 self.variant = Some(option.u8()?.into());
                             }
+                            (Some("tun"), IFLA_TUN_NUM_QUEUES | IFLA_TUN_NUM_DISABLED_QUEUES) => {
+                                self.queues = self.queues.saturating_add(option.u32()?);
+                            }
                             _ => {}
                         }
                     }
@@ -300,6 +327,13 @@ impl Link {
             }
         }
         Ok(())
+    }
+
+    /// What an administrator has set it to take and to answer.
+    #[must_use]
+    pub fn modes(&self) -> Modes {
+        let Self { promiscuous, all_multicast, no_arp, .. } = *self;
+        Modes { promiscuous, all_multicast, no_arp }
     }
 
     /// Its kind as it is told to people.
@@ -702,6 +736,45 @@ impl Request for SetDown<'_> {
 
     fn body(&self, out: &mut Encoder) {
         self.0.header(out, 0, IFF_UP);
+    }
+}
+
+/// What a link takes and answers, as an administrator sets it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Modes {
+    /// `IFF_PROMISC`: it takes all frames.
+    pub promiscuous: bool,
+    /// `IFF_ALLMULTI`: it takes all multicast frames.
+    pub all_multicast: bool,
+    /// `IFF_NOARP`: it neither asks nor answers by ARP.
+    pub no_arp: bool,
+}
+
+/// Sets all modes of a link: `ip link set dev … promisc … allmulticast … arp …`.
+#[derive(Clone, Copy, Debug)]
+pub struct SetModes<'a> {
+    /// The link.
+    pub target: Target<'a>,
+    /// Its modes from now on.
+    pub modes: Modes,
+}
+
+impl fmt::Display for SetModes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "set {} (promiscuous, all multicast, ARP)", self.target)
+    }
+}
+
+impl Request for SetModes<'_> {
+    fn kind(&self) -> u16 {
+        libc::RTM_NEWLINK
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        let Modes { promiscuous, all_multicast, no_arp } = self.modes;
+        let bits = [(promiscuous, IFF_PROMISC), (all_multicast, IFF_ALLMULTI), (no_arp, IFF_NOARP)];
+        let flags = bits.iter().filter(|bit| bit.0).fold(0, |flags, bit| flags | bit.1);
+        self.target.header(out, flags, IFF_PROMISC | IFF_ALLMULTI | IFF_NOARP);
     }
 }
 

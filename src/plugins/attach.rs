@@ -176,10 +176,11 @@ pub fn container_interface(request: &Request, link: &Link, mac: Mac) -> Interfac
     }
 }
 
-/// The same of a link that is in the container whole.
+/// The same of a link that is in the container whole, and may be of a kind without Ethernet address.
 #[must_use]
 pub fn own_interface(request: &Request, link: &Link) -> Interface {
-    container_interface(request, link, link.mac.unwrap_or_default())
+    let interface = container_interface(request, link, link.mac.unwrap_or_default());
+    Interface { mac: link.mac.map(|mac| mac.to_string()).unwrap_or_default(), ..interface }
 }
 
 /// Sees whether the kernel has what packet rules need, by asking it something.

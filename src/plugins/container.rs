@@ -253,6 +253,14 @@ impl<'a> Container<'a> {
         Ok(link::get(&mut self.socket, link::Target::Name(name))?)
     }
 
+    /// Reads all links of the container.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn links(&mut self) -> Result<Vec<link::Link>, Error> {
+        Ok(link::list(&mut self.socket)?)
+    }
+
     /// Reads the link; `None` if it has gone.
     ///
     /// # Errors

@@ -115,36 +115,65 @@ pub fn collect_garbage(request: &Request) -> Result<(), Error> {
         })
     };
     let mut errors = Errors::default();
-    errors.note(delete_links(unwanted));
+    let swept = errors.note(delete_links(unwanted));
     // Whatever the configuration says now: elements may be of a time when their keys were set.
     if let Some(mut rules) = errors.note(nft::open_if_supported()).flatten() {
         errors.note(masquerade::sweep(&mut rules, unwanted));
         errors.note(spoof_check::sweep(&mut rules, unwanted));
     }
-    // As with DEL, a lease stays with what could not be removed.
-    if errors.is_empty()
-        && let Some(ipam) = errors.note(Ipam::of(request)).flatten()
-    {
-        errors.note(ipam.gc());
+    // As with DEL, a lease stays with what could not be removed; with rules it is not known whose they are.
+    if let Some(Swept { left, refusals }) = swept {
+        if errors.is_empty() {
+            errors.note(sweep_leases(request, &left));
+        }
+        errors.note(refusals);
     }
     errors.into_result()
 }
 
-/// Deletes the links with such an alias, and restores those that are not ours to delete.
-fn delete_links(unwanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+/// Releases what belongs to no valid attachment, nor to one of which something is left.
+fn sweep_leases(request: &Request, left: &[Attachment]) -> Result<(), Error> {
+    if left.is_empty() {
+        return Ipam::of(request)?.map_or(Ok(()), |ipam| ipam.gc());
+    }
+    let request = request.keeping(left)?;
+    Ipam::of(&request)?.map_or(Ok(()), |ipam| ipam.gc())
+}
+
+/// What has become of links that belong to no valid attachment.
+struct Swept {
+    /// The attachments whose links are still there.
+    left: Vec<Attachment>,
+    /// Why.
+    refusals: Result<(), Error>,
+}
+
+/// Deletes the links with such an alias, and restores those that are not ours to delete. Goes on after a failure.
+fn delete_links(unwanted: impl Fn(&str) -> bool) -> Result<Swept, Error> {
     let mut host = Socket::open(Family::Route)?;
     let mut errors = Errors::default();
+    let mut left = Vec::new();
     for link in link::list(&mut host)? {
         let Some(alias) = link.alias.as_deref().filter(|alias| unwanted(alias)) else { continue };
-        match (Origin::read(alias), Attachment::from_label(alias)) {
+        let Some(attachment) = Attachment::from_label(alias) else { continue };
+        let gone = match Origin::read(alias) {
             // A device of the host's own, which a container was given.
-            (Some(origin), Some(attachment)) => {
-                errors.note(origin.restore(&mut host, &link, &attachment));
+            Some(origin) => origin.restore(&mut host, &link, &attachment),
+            None if link.is_veth() => veth::delete_link(&mut host, &link.name).map(drop),
+            // On the host a plugin leaves no others. The alias of a device that was in a container may be the
+            // container's.
+            None => {
+                let (name, kind) = (&link.name, link.kind_name());
+                let msg = format!(
+                    "link {name:?} has alias {alias:?}, but is a {kind}, which no plugin makes on the host; \
+                     it is left alone"
+                );
+                Err(Error::new(Code::Internal, msg))
             }
-            _ => {
-                errors.note(veth::delete_link(&mut host, &link.name));
-            }
+        };
+        if errors.note(gone).is_none() {
+            left.push(attachment);
         }
     }
-    errors.into_result()
+    Ok(Swept { left, refusals: errors.into_result() })
 }

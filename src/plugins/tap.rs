@@ -36,6 +36,9 @@ pub const PLUGIN: Plugin = Plugin {
 /// The longest context that the kernel takes: what is written to `attr/exec` fits a page.
 const CONTEXT_MAX: usize = 4095;
 
+/// How many queues a tap with many has that nobody else has opened.
+const OWN_QUEUE: u32 = 1;
+
 /// What it is configured with.
 #[derive(Debug)]
 pub struct Conf {
@@ -133,6 +136,16 @@ fn attach<'a>(
         ..Change::default()
     };
     let link = container.bring_up(&result, ipv6.dad, change)?;
+    if link.queues > OWN_QUEUE && (conf.owner.is_some() || conf.group.is_some()) {
+        // With a queue open the link would outlive us.
+        container.delete()?;
+        let msg = format!(
+            "tap {ifname:?} was opened by a program before it had its owner and group; expected one queue, our \
+             own, got {}",
+            link.queues
+        );
+        return Err(Error::new(Code::Internal, msg));
+    }
     attach::complete(&mut result, vec![attach::own_interface(request, &link)], &conf.dns);
     tap.stay().map_err(|errno| refused(format_args!("keep tap {ifname:?}"), errno))?;
     Ok(result)
@@ -153,9 +166,12 @@ fn require_bridge(name: &str, found: Option<Link>) -> Result<Link, Error> {
 /// Makes the link, down, in the namespace that the thread is in.
 fn make(conf: &Conf, name: &str) -> Result<Tun, Error> {
     let tap = open()?;
+    let is_enabled = || {
+        selinux::is_enabled().map_err(|why| setting_error("see whether SELinux is in use", &why))
+    };
+    // Without SELinux nothing has a context.
     match &conf.context {
-        // Without SELinux nothing has a context.
-        Some(context) if selinux::is_enabled() => make_in(context, &tap, name, conf.multi_queue)?,
+        Some(context) if is_enabled()? => make_in(context, &tap, name, conf.multi_queue)?,
         _ => tun::make_tap(tap.as_fd(), name, conf.multi_queue).map_err(|errno| match errno {
             Errno::EBUSY => veth::interface_exists(name),
             errno => refused(format_args!("create tap {name:?}"), errno),

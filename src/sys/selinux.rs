@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::{Command, ExitStatus};
 
 use crate::trace;
 
-/// A file of the file system that is there if SELinux is.
-const ENFORCE: &str = "/sys/fs/selinux/enforce";
+/// The file systems that the kernel knows; that of SELinux only if it is in use.
+const FILE_SYSTEMS: &str = "/proc/filesystems";
 /// The context in which this thread's next program will run.
 const EXEC: &str = "/proc/thread-self/attr/exec";
 
@@ -21,10 +20,16 @@ pub enum Refusal {
     Program(io::Error),
 }
 
-/// Whether SELinux is in use here.
-#[must_use]
-pub fn is_enabled() -> bool {
-    Path::new(ENFORCE).exists()
+/// Whether SELinux is in use here. Whether its file system is mounted does not matter: in the mount namespace of
+/// a runtime that is itself in a container it need not be.
+///
+/// # Errors
+/// Those of read(2): /proc is not mounted.
+pub fn is_enabled() -> io::Result<bool> {
+    let known = std::fs::read_to_string(FILE_SYSTEMS);
+    trace::file("read", FILE_SYSTEMS, &known);
+    let is_its = |line: &str| line.split_whitespace().next_back() == Some("selinuxfs");
+    known.map(|known| known.lines().any(is_its))
 }
 
 /// Runs `program` in this context, to its end.

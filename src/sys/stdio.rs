@@ -3,7 +3,7 @@
 //!
 //! # Safety
 //! Descriptors 0 and 1 are never closed by this program, so they can be borrowed for ever; if whoever started
-//! it has closed them, the kernel says `EBADF`.
+//! it has closed them, the kernel says `EBADF`: [`reserve`] keeps their numbers from other files.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -11,6 +11,29 @@ use nix::errno::Errno;
 
 /// Room for the usual configuration, in bytes: it grows as needed.
 const USUAL: usize = 2048;
+
+/// Takes those of the descriptors 0 to 2 that whoever started us has closed, so that no file is opened under
+/// their numbers, to be written to as if it were standard output. Reading and writing them fails with `EBADF`
+/// all the same. One system call if all are open.
+///
+/// # Errors
+/// Those of poll(2) and open(2).
+pub fn reserve() -> Result<(), Errno> {
+    let standard = [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO];
+    let mut asked = standard.map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: the array outlives the call, and the number is that of its entries.
+    let told = unsafe { libc::poll(asked.as_mut_ptr(), 3, 0) };
+    Errno::result(told)?;
+    let is_closed = |asked: &&libc::pollfd| asked.revents & libc::POLLNVAL != 0;
+    for _ in asked.iter().filter(is_closed) {
+        // The lowest free number is the one that is meant. A file that is opened by path only can neither be
+        // read nor written (open(2)), and looks closed to poll(2): of one that we were given there will be two.
+        // SAFETY: the path is a string that ends with NUL.
+        let opened = unsafe { libc::open(c"/".as_ptr(), libc::O_PATH) };
+        Errno::result(opened)?;
+    }
+    Ok(())
+}
 
 /// Reads standard input to its end. `None`: it has more than `most` bytes.
 ///

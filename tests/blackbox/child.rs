@@ -630,7 +630,14 @@ pub fn neighbours_are_asked_for_ipv6_addresses(conf: &Value) {
     let path = trace.path().to_str().unwrap();
     let waits = ["strace", "-f", "-qq", "-o", path, "-e", "trace=poll,ppoll"];
     Call::new(&host, "ADD", &conf).of(&b).under(&waits).run().ok();
-    assert_eq!(std::fs::read_to_string(path).unwrap(), "", "nothing is waited for");
+    assert_eq!(waits_in(path), [] as [&str; 0], "nothing is waited for");
+}
+
+/// The calls of a trace in which something was waited for. Whether the standard descriptors are open is asked
+/// without that.
+pub fn waits_in(trace: &str) -> Vec<String> {
+    let trace = std::fs::read_to_string(trace).unwrap();
+    trace.lines().filter(|call| !call.contains("], 3, 0)")).map(str::to_owned).collect()
 }
 
 /// ADD and DEL make the system calls that those of macvlan make, which are in docs/budget.md.

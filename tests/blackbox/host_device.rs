@@ -44,6 +44,9 @@ fn state(host: &Host, name: &str) -> Value {
     let told = ["ifname", "address", "mtu", "ifalias", "altnames", "master", "promiscuity"];
     let mut state: Value = told.iter().map(|key| ((*key).to_owned(), link[*key].clone())).collect();
     state["up"] = json!(is_up);
+    for mode in ["PROMISC", "ALLMULTI", "NOARP"] {
+        state[mode] = json!(link["flags"].as_array().unwrap().contains(&json!(mode)));
+    }
     state
 }
 
@@ -551,6 +554,171 @@ fn what_was_changed_in_the_container_is_undone() {
     }
 }
 
+/// The kernel does not move a device of which a name is in use where it goes.
+#[test]
+fn other_names_of_the_containers_stay_behind() {
+    let host = Host::new();
+    device(&host, "up0");
+    host.sh("ip link property add dev up0 altname rack7
+             ip link property add dev up0 altname a-second-name-of-more-than-15-bytes
+             ip link add server type veth peer name server0; ip link set server alias mine up");
+    let conf = conf(&json!({}));
+    let pod = host.pod("a");
+    let (was, others) = (state(&host, "up0"), state(&host, "server"));
+    for inside in [
+        "ip link property add dev eth0 altname server",
+        "ip link property add dev eth0 altname new; ip link property add dev eth0 altname server0",
+        // Without ours nobody knows which ones came in the container.
+        "ip link property del dev eth0 altname OURS; ip link property add dev eth0 altname server",
+        "ip link property del dev eth0 altname OURS; ip link set eth0 mtu 1300",
+    ] {
+        host.add(&conf, &pod).ok();
+        let ours = pod.ip("link show dev eth0")[0]["altnames"][2].as_str().unwrap().to_owned();
+        assert!(ours.starts_with("plumb"), "{ours}");
+        pod.sh(&inside.replace("OURS", &ours));
+        host.del(&conf, &pod).ok();
+        assert_bare(&pod);
+        assert_eq!(state(&host, "up0"), was, "{inside}");
+        assert_eq!(state(&host, "server"), others, "{inside}");
+    }
+    // A name that it had is another's now.
+    host.add(&conf, &pod).ok();
+    host.sh("ip link add rack7 type veth peer name rack8");
+    host.del(&conf, &pod).ok();
+    assert_bare(&pod);
+    let now = state(&host, "up0");
+    assert_eq!(now["altnames"], json!(["a-second-name-of-more-than-15-bytes"]));
+    assert_eq!((&now["ifname"], &now["up"]), (&json!("up0"), &json!(true)));
+}
+
+/// What is written on the device is all that the next try has to go by.
+#[test]
+fn what_cannot_be_restored_yet_stays_written_down() {
+    let host = Host::new();
+    device(&host, "up0");
+    let was = state(&host, "up0");
+    let conf = conf(&json!({}));
+    let pod = host.pod("a");
+    host.add(&conf, &pod).ok();
+    let record = pod.ip("link show dev eth0")[0]["ifalias"].as_str().unwrap().to_owned();
+    // More than a veth takes.
+    let forged = record.replace(" 1400 ", " 99999 ");
+    pod.sh(&format!("ip link set eth0 alias '{forged}'"));
+    for _ in 0..2 {
+        host.del(&conf, &pod).fails(999, &["host device \"up0\"", "mtu", "EINVAL"]);
+        assert_bare(&pod);
+        assert_eq!(host.ip("link show dev up0")[0]["ifalias"], forged);
+        assert_eq!(host.leases("net").len(), 1);
+    }
+    host.sh(&format!("ip link set up0 alias '{record}'"));
+    host.del(&conf, &pod).ok();
+    assert_eq!(state(&host, "up0"), was);
+    assert_eq!(host.leases("net"), [] as [&str; 0]);
+}
+
+/// The container has its device until it is moved, and may change it when DEL has looked at it already.
+#[test]
+fn what_is_changed_while_del_is_at_work_is_undone() {
+    let host = Host::new();
+    device(&host, "up0");
+    let was = state(&host, "up0");
+    let conf = conf(&json!({}));
+    let pod = host.pod("a");
+    let mut changed = 0;
+    for n in 1..=8 {
+        host.add(&conf, &pod).ok();
+        let delay = format!("inject=sendto:delay_enter=600000:when={n}");
+        let words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", &delay];
+        let del = Call::new(&host, "DEL", &conf).of(&pod).under(&words);
+        let child = del.start();
+        std::thread::sleep(Duration::from_millis(300));
+        let told = pod
+            .sh("ip link set eth0 mtu 1300 address 02:00:00:00:00:77 2>&1 && echo changed || true");
+        changed += usize::from(told.contains("changed"));
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{n}: {output:?}");
+        assert_eq!(state(&host, "up0"), was, "{n}");
+        assert_bare(&pod);
+    }
+    assert!(changed > 2, "{changed}");
+}
+
+#[test]
+fn modes_are_those_that_it_had() {
+    let host = Host::new();
+    device(&host, "up0");
+    let conf = conf(&json!({}));
+    let pod = host.pod("a");
+    let all = "promisc on allmulticast on arp off";
+    let none = "promisc off allmulticast off arp on";
+    for (before, inside, recorded) in [
+        (none, all, " up 1400 "),
+        (all, none, " up+pmn 1400 "),
+        (all, "up", " up+pmn 1400 "),
+        ("promisc off allmulticast on arp on", "promisc on allmulticast off", " up+m 1400 "),
+    ] {
+        host.sh(&format!("ip link set up0 {before}"));
+        let was = state(&host, "up0");
+        host.add(&conf, &pod).ok();
+        let alias = pod.ip("link show dev eth0")[0]["ifalias"].as_str().unwrap().to_owned();
+        assert!(alias.contains(recorded), "{alias}");
+        pod.sh(&format!("ip link set eth0 {inside}"));
+        host.del(&conf, &pod).ok();
+        assert_eq!(state(&host, "up0"), was, "{before}, {inside}");
+    }
+}
+
+/// They would stay on top of it, and with them what the container does by them.
+#[test]
+fn links_on_top_of_the_device_do_not_survive_it() {
+    let host = Host::new();
+    device(&host, "up0");
+    let was = state(&host, "up0");
+    let conf = conf(&json!({}));
+    let pod = host.pod("a");
+    host.add(&conf, &pod).ok();
+    pod.sh(
+        "ip link add v0 type veth peer name v1; ip link add mv9 link v0 type macvlan mode bridge
+            for n in 1 2; do ip link add mv$n link eth0 type macvlan mode bridge; done
+            ip link set mv1 up",
+    );
+    host.del(&conf, &pod).ok();
+    let links = pod.ip("link show");
+    let mut names: Vec<_> =
+        links.as_array().unwrap().iter().map(|link| link["ifname"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["lo", "mv9", "v0", "v1"], "those of others stay");
+    assert_eq!(state(&host, "up0"), was);
+}
+
+/// A tun has no Ethernet address, and does not answer ARP.
+#[test]
+fn a_device_without_ethernet_lives_as_others_do() {
+    let host = Host::new();
+    host.sh("ip tuntap add mode tun name tun7; ip link set tun7 mtu 1400 up");
+    let was = state(&host, "tun7");
+    assert_eq!((&was["address"], &was["NOARP"]), (&json!(null), &json!(true)));
+    let pod = host.pod("a");
+    for version in VERSIONS {
+        let conf = conf(&json!({"cniVersion": version, "device": "tun7"}));
+        let result = host.add(&conf, &pod).ok();
+        if version >= "0.3.0" {
+            assert_eq!(result["interfaces"][0].get("mac"), None, "{result:#}");
+        }
+        assert_given(&pod);
+        if version >= "0.4.0" {
+            host.check(&conf, &result, &pod).ok();
+            pod.sh("ip link set eth0 down; ip link set eth0 name mine");
+            host.check(&conf, &result, &pod).fails(999, &["eth0", "vanished"]);
+            pod.sh("ip link set mine name eth0");
+        }
+        host.del(&conf, &pod).ok();
+        assert_bare(&pod);
+        assert_eq!(state(&host, "tun7"), was, "{version}");
+        assert_eq!(host.leases("net"), [] as [&str; 0]);
+    }
+}
+
 #[test]
 fn del_leaves_alone_what_is_not_its_own() {
     let host = Host::new();
@@ -677,6 +845,31 @@ fn a_device_that_the_kernel_has_returned_is_found() {
         host.snapshot().assert_same_but_for_rules(&before);
         host.sh(&format!("ip netns del {next}"));
     }
+}
+
+/// Its other names it keeps, and one of them may be what the configuration names it by.
+#[test]
+fn a_device_that_the_kernel_has_returned_is_found_by_its_other_name() {
+    let host = Host::new();
+    device(&host, "up0");
+    host.sh("ip link property add dev up0 altname enp9s0");
+    let was = state(&host, "up0");
+    let conf = conf(&json!({"device": "enp9s0"}));
+    let (a, b) = (host.pod("a"), host.pod("b"));
+    host.add(&conf, &a).ok();
+    a.sh("ip link property add dev eth0 altname enp1s0");
+    let_the_namespace_end(&host, "a", "dev3");
+    host.status(&conf).ok();
+    // Not by one that the container has given it.
+    let by_containers = self::conf(&json!({"device": "enp1s0"}));
+    host.add(&by_containers, &b).fails(999, &["cannot find device \"enp1s0\""]);
+    host.add(&conf, &b).ok();
+    assert_given(&b);
+    let names = b.ip("link show dev eth0")[0]["altnames"].clone();
+    let names = names.as_array().unwrap();
+    assert_eq!((names.len(), &names[0]), (2, &json!("enp9s0")), "{names:?}");
+    host.del(&conf, &b).ok();
+    assert_eq!(state(&host, "up0"), was);
 }
 
 /// The kernel ends a namespace some time after it has gone for all others.
@@ -893,13 +1086,37 @@ fn one_of_two_gets_the_device() {
         assert_given(winner);
         assert_bare(loser);
         assert_eq!(host.leases("net").len(), 1);
+        let names = winner.ip("link show dev eth0")[0]["altnames"].clone();
+        assert_eq!(names.as_array().map(Vec::len), Some(1), "{names}");
         // What the runtime does for the one that failed takes nothing from the other.
         host.del(&conf, loser).ok();
         assert_given(winner);
         host.del(&conf, winner).ok();
+        assert_eq!(state(&host, "up0"), was);
         host.del(&conf, loser).ok();
         assert_eq!(state(&host, "up0"), was);
     }
+}
+
+/// The name by which it would be found again is another link's.
+#[test]
+fn a_device_that_could_not_be_found_again_is_not_given() {
+    let host = Host::new();
+    device(&host, "up0");
+    let was = state(&host, "up0");
+    let conf = conf(&json!({}));
+    let pod = host.pod("a");
+    host.add(&conf, &pod).ok();
+    let ours = pod.ip("link show dev eth0")[0]["altnames"][0].as_str().unwrap().to_owned();
+    host.del(&conf, &pod).ok();
+    host.sh(&format!("ip link add {ours} type veth peer name other"));
+    let words = ["up0", &ours, "EEXIST"];
+    host.add(&conf, &pod).fails(999, &words);
+    assert_bare(&pod);
+    host.sh(&format!("ip link del {ours}"));
+    host.del(&conf, &pod).ok();
+    host.gc(&conf, &[]).ok();
+    assert_eq!(state(&host, "up0"), was);
 }
 
 // CHECK, STATUS, GC.
@@ -988,6 +1205,62 @@ fn gc_keeps_the_valid() {
     assert_given(&pod);
     host.del(&conf, &pod).ok();
     Call::new(&host, "GC", &conf).run().fails(7, &["cni.dev/valid-attachments"]);
+}
+
+/// What keeps one attachment from going is no reason to keep what is left of others.
+#[test]
+fn gc_goes_on_behind_what_is_stuck() {
+    let host = Host::new();
+    device(&host, "up0");
+    let conf = conf(&json!({}));
+    let a = host.pod("a");
+    host.add(&conf, &a).ok();
+    let_the_namespace_end(&host, "a", "dev3");
+    host.sh("ip link add up0 type veth peer name other");
+    let leased = conf_of_leases(&conf);
+    for (container, address) in [("dead", "10.1.0.3"), ("alive", "10.1.0.4")] {
+        let add = Call::new(&host, "ADD", &leased).attachment(container, "eth0").run().ok();
+        assert_eq!(add["ips"][0]["address"], format!("{address}/16"));
+    }
+    let valid = [("alive", "eth0")];
+    host.gc(&conf, &valid).fails(999, &["host device \"dev3\"", "which was \"up0\""]);
+    assert_eq!(host.leases("net"), ["10.1.0.2", "10.1.0.4"]);
+    // Another program for addresses is told what to keep.
+    let mut foreign = conf.clone();
+    foreign["ipam"] = json!({"type": "keeper"});
+    host.write("/run/cni/bin/keeper", "#!/bin/sh\ncat > /run/kept\n");
+    host.sh("chmod 755 /run/cni/bin/keeper");
+    host.gc(&foreign, &valid).fails(999, &["which was \"up0\""]);
+    let kept: Value = serde_json::from_str(&host.read("/run/kept")).unwrap();
+    let expected = json!([
+        {"containerID": "alive", "ifname": "eth0"}, {"containerID": "a", "ifname": "eth0"},
+    ]);
+    assert_eq!(kept["cni.dev/valid-attachments"], expected);
+    host.sh("ip link del up0");
+    host.gc(&conf, &valid).ok();
+    assert_eq!(state(&host, "up0")["ifalias"], "uplink  to rack 7 ");
+    assert_eq!(host.leases("net"), ["10.1.0.4"]);
+}
+
+/// The same network's addresses by themselves.
+fn conf_of_leases(conf: &Value) -> Value {
+    let mut conf = conf.clone();
+    conf["type"] = json!("host-local");
+    conf
+}
+
+/// A container can write what it likes on its device.
+#[test]
+fn gc_deletes_no_device_that_only_says_it_is_ours() {
+    let host = Host::new();
+    host.sh("ip tuntap add mode tap name tap7; ip link set tap7 alias plumb:net/a/eth0");
+    let conf = conf(&json!({}));
+    let before = state(&host, "tap7");
+    Call::new(&host, "ADD", &conf_of_leases(&conf)).attachment("dead", "eth0").run().ok();
+    let words = ["\"tap7\"", "plumb:net/a/eth0", "tun", "left alone"];
+    host.gc(&conf, &[]).fails(999, &words);
+    assert_eq!(state(&host, "tap7"), before);
+    assert_eq!(host.leases("net"), [] as [&str; 0]);
 }
 
 // Real devices: those of the guest, which the kernel returns to the initial namespace.

@@ -1067,3 +1067,28 @@ fn standard_input_without_end_is_refused() {
     host.add(&large, &pod).ok();
     host.del(&large, &pod).ok();
 }
+
+/// What a plugin opens next would be standard output, and its result go into a lease file.
+#[test]
+fn closed_standard_descriptors_are_nobody_elses() {
+    let host = Host::new();
+    let mut leasing = conf("1.1.0");
+    leasing["type"] = "host-local".into();
+    leasing["ipam"] = ipv4();
+    let call = |command: &str, script: &str| {
+        let words = ["sh", "-c", script];
+        Call::new(&host, command, &leasing).attachment("a", "eth0").under(&words).run()
+    };
+    for script in ["exec \"$0\" >&-", "exec \"$0\" >&- 2>&-", "exec \"$0\" <&- >&- 2>&-"] {
+        let outcome = call("ADD", script);
+        assert_eq!(outcome.status.code(), Some(1), "{script}: {outcome:?}");
+        assert_eq!(host.leases("net"), [] as [&str; 0], "{script}");
+        host.sh("! grep -r cniVersion /var/lib/cni");
+    }
+    call("ADD", "exec \"$0\" <&-").fails(5, &["standard input", "EBADF"]);
+    call("ADD", "exec \"$0\" 2>&-").ok();
+    let lease = format!("/var/lib/cni/networks/net/{}", host.leases("net")[0]);
+    assert_eq!(host.read(&lease).split_whitespace().collect::<Vec<_>>(), ["a", "eth0"]);
+    call("DEL", "exec \"$0\" >&- 2>&-").ok();
+    assert_eq!(host.leases("net"), [] as [&str; 0]);
+}

@@ -124,7 +124,7 @@ fn ipv6_addresses_are_usable_at_once() {
     let path = trace.path().to_str().unwrap();
     let waits = ["strace", "-f", "-qq", "-o", path, "-e", "trace=poll,ppoll,nanosleep"];
     let result = Call::new(&host, "ADD", &conf).of(&a).under(&waits).run().ok();
-    assert_eq!(std::fs::read_to_string(path).unwrap(), "", "nothing is waited for");
+    assert_eq!(child::waits_in(path), [] as [&str; 0], "nothing is waited for");
     host.add(&conf, &b).ok();
     assert_eq!(result["ips"][1]["address"], "fd01::2/64");
     let found = a.ip("-6 addr show dev eth0")[0]["addr_info"].clone();
@@ -228,6 +228,28 @@ fn it_belongs_to_a_user_and_a_group() {
         assert_eq!(error, (!opens).then_some(Some(libc::EPERM)), "{keys} {user:?}");
         host.del(&conf, &pod).ok();
     }
+}
+
+/// Until it has its owner it is anybody's.
+#[test]
+fn who_opens_it_before_it_has_its_owner_does_not_keep_it() {
+    let host = Host::new();
+    let pod = host.pod("a");
+    let conf = conf(&json!({"multiQueue": true, "owner": 0}));
+    let delay = "inject=ioctl:delay_enter=1000000:when=2";
+    let strace = ["strace", "-f", "-o", "/dev/null", "-P", "/dev/net/tun", "-e", delay];
+    let child = Call::new(&host, "ADD", &conf).of(&pod).under(&strace).start();
+    while !pod.sh("ip link show dev eth0 2>&1 || true").contains("mtu") {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let thief = Machine::idle(&pod, QUEUE_OF_MANY).expect("it is open to all until then");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let error = String::from_utf8(output.stdout).unwrap();
+    assert!(error.contains("expected one queue, our own, got 2"), "{error}");
+    child::assert_bare(&pod);
+    drop(thief);
+    host.add(&conf, &pod).ok();
 }
 
 #[test]
@@ -489,9 +511,11 @@ fn a_del_that_fails_is_made_up_for_by_the_next() {
 const CONTEXT: &str = "system_u:system_r:container_t:s0:c1,c2";
 
 /// A host of which it seems that SELinux is in use there.
+/// A host whose kernel knows SELinux, while its file system is mounted elsewhere at most.
 fn host_with_selinux() -> Host {
     let host = Host::new();
-    host.sh("mount -t tmpfs fs /sys/fs; mkdir /sys/fs/selinux; echo 1 > /sys/fs/selinux/enforce");
+    host.sh("printf 'nodev\\tselinuxfs\\n' | cat /proc/filesystems - > /run/filesystems
+         mount --bind /run/filesystems /proc/filesystems");
     host
 }
 

@@ -142,7 +142,8 @@ impl Request for AddAltName<'_> {
         property(out, self.target, self.name);
     }
 
-    /// It has the name already; or the kernel knows no such names.
+    /// It has the name already; or another link has it, which shows in [`Link::altnames`](super::Link::altnames);
+    /// or the kernel knows no such names.
     fn tolerates(&self, errno: Errno) -> bool {
         matches!(errno, Errno::EEXIST | Errno::EOPNOTSUPP)
     }

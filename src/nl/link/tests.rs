@@ -519,6 +519,10 @@ fn a_bridge_is_read() {
         index: 2,
         name: "cni0".to_owned(),
         up: true,
+        altnames: Vec::new(),
+        all_multicast: false,
+        no_arp: false,
+        queues: 0,
         promiscuous: true,
         operational: true,
         mac: Some(MAC),
@@ -689,6 +693,10 @@ fn a_veth_that_is_a_bridges_port_is_read() {
         index: 6,
         name: "vethcafe".to_owned(),
         up: true,
+        altnames: Vec::new(),
+        all_multicast: false,
+        no_arp: false,
+        queues: 0,
         promiscuous: false,
         operational: true,
         mac: Some(Mac([0x02, 0, 0x5e, 0x10, 0, 0x03])),
@@ -1005,6 +1013,48 @@ fn a_device_tells_what_it_is_a_function_of() {
     });
     let link = decode(&answer).unwrap();
     assert_eq!((link.parent.as_deref(), link.bus.as_deref()), (Some("0000:00:1f.6"), Some("pci")));
+}
+
+/// `ip link set dev eth0 promisc on allmulticast off arp off`, which ip(8) makes one message
+#[test]
+fn modes_of_a_link_are_set_all_at_once() {
+    let modes = Modes { promiscuous: true, all_multicast: false, no_arp: true };
+    let expected = hex("
+        20000000 1000 0500 01000000 00000000   # RTM_NEWLINK, REQUEST | ACK
+        00000000 03000000 80010000 80030000    # struct ifinfomsg
+        ");
+    let request = SetModes { target: Target::Index(3), modes };
+    assert_eq!(sent(|kernel| kernel.execute(&[&request])), expected);
+    assert_eq!(request.to_string(), "set link 3 (promiscuous, all multicast, ARP)");
+}
+
+#[test]
+fn modes_and_other_names_are_read() {
+    let answer = message(libc::RTM_NEWLINK, Flags::empty(), 1, |out| {
+        header(out, 3, IFF_ALLMULTI | IFF_NOARP, 0);
+        out.nest(libc::IFLA_PROP_LIST | crate::nl::wire::NESTED, |out| {
+            out.put(libc::IFLA_ALT_IFNAME, "first");
+            out.put(libc::IFLA_ALT_IFNAME, "second");
+        });
+    });
+    let link = decode(&answer).unwrap();
+    assert_eq!(link.altnames, ["first", "second"]);
+    assert_eq!(link.modes(), Modes { promiscuous: false, all_multicast: true, no_arp: true });
+}
+
+#[test]
+fn queues_of_a_tap_are_counted_in_use_or_not() {
+    let answer = message(libc::RTM_NEWLINK, Flags::empty(), 1, |out| {
+        out.raw(&[0; 16]);
+        out.nest(libc::IFLA_LINKINFO, |out| {
+            out.put(libc::IFLA_INFO_KIND, "tun");
+            out.nest(libc::IFLA_INFO_DATA, |out| {
+                out.put(IFLA_TUN_NUM_QUEUES, &2_u32);
+                out.put(IFLA_TUN_NUM_DISABLED_QUEUES, &1_u32);
+            });
+        });
+    });
+    assert_eq!(decode(&answer).unwrap().queues, 3);
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn by_name(host: &mut Socket, name: &str) -> Result<Option<Link>, Error> {
     let found = link::get(host, Target::Name(name))?;
     let is_itself = |link: &Link| {
         let origin = link.alias.as_deref().and_then(Origin::read);
-        origin.is_none_or(|origin| origin.name == name)
+        origin.is_none_or(|origin| origin.name == name) || origin::had_name(link, name)
     };
     match found.filter(is_itself) {
         None => Ok(origin::returned(host, name)?),

@@ -172,7 +172,9 @@ fn configure(
     let mut container = Container::require(request.netns()?, &attachment.ifname, ipv6)?;
     // Another call that was about to give the same device may have written on it a moment ago.
     let change = Change { alias: Some(record), ..Change::default() };
-    container.bring_up(result, ipv6.dad, change)
+    let link = container.bring_up(result, ipv6.dad, change)?;
+    origin::claim(&mut container, &link, attachment)?;
+    Ok(link)
 }
 
 /// The device's PCI address, as it was configured or as the kernel tells.
@@ -211,7 +213,8 @@ fn may_be_returning(request: &Request) -> bool {
     let ifname = &request.env.ifname;
     let had_link = || {
         let prev = returned().unwrap_or_default();
-        attach::of_container(&prev, ifname).is_ok_and(|(interface, _)| !interface.mac.is_empty())
+        let is_link = |interface: &Interface| !interface.mac.is_empty() || interface.mtu != 0;
+        attach::of_container(&prev, ifname).is_ok_and(|(interface, _)| is_link(interface))
     };
     let lacks = |device: Device| {
         Socket::open(Family::Route).is_ok_and(|mut host| device.find(&mut host).is_err())
@@ -220,13 +223,13 @@ fn may_be_returning(request: &Request) -> bool {
 }
 
 fn check(request: &Request) -> Result<(), Error> {
-    Conf::read(request)?;
+    let conf = Conf::read(request)?;
     request.netns()?;
     let prev = request.conf.required_prev_result()?;
     let ipam = Ipam::of(request)?;
     let (returned, _) = attach::of_container(&prev, &request.env.ifname)?;
-    if returned.mac.is_empty() {
-        // It is left to a program in user space.
+    // A link may have no Ethernet address.
+    if returned.mac.is_empty() && conf.has_no_link()? {
         return ipam.map_or(Ok(()), |ipam| ipam.check(&prev));
     }
     let attachment = request.attachment();
