@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::child::VERSIONS;
 use crate::failure::{injected, walk};
-use crate::harness::{Call, Host, Pod, Snapshot, bridge_conf, dual, ipv4};
+use crate::harness::{
+    Call, Host, Pod, Snapshot, VERSIONS, bridge_conf, dual, fails_without_a_trace, ipv4,
+};
 
 /// Of a network with both families in VLAN 7.
 fn conf(keys: &Value) -> Value {
@@ -65,18 +66,6 @@ fn number_of_links(host: &Host) -> usize {
 /// Name of the other end of a veth of the host.
 fn other_end(host: &Host, name: &str) -> String {
     link(host, name)["link"].as_str().unwrap().to_owned()
-}
-
-/// Asserts that ADD fails with these words and leaves nothing, also not what belongs to the network.
-#[track_caller]
-fn fails_without_a_trace(host: &Host, conf: &Value, pod: &Pod<'_>, code: u64, words: &[&str]) {
-    let before = host.snapshot();
-    let links = pod.ip("link show").as_array().unwrap().len();
-    host.add(conf, pod).fails(code, words);
-    host.snapshot().assert_same_but_for_rules(&before);
-    assert_eq!(pod.ip("link show").as_array().unwrap().len(), links, "nothing new in the pod");
-    host.del(conf, pod).ok();
-    host.snapshot().assert_same_but_for_rules(&before);
 }
 
 /// On a kernel that lacks it, the only one of these tests that runs.
@@ -761,7 +750,7 @@ fn the_gateway_answers_from_the_first_frame() {
             let first = message.lines().next().unwrap_or_default().to_owned() + " ";
             first.contains("RTM_NEWLINK") && first.contains(&format!(" link {port} "))
         };
-        let last = trace.split('←').filter(of_port).next_back().unwrap();
+        let last = trace.split('←').rfind(of_port).unwrap();
         assert!(last.contains("IFLA_BRPORT_STATE FORWARDING"), "{last}");
     }
 }

@@ -4,7 +4,6 @@
 use serde_json::{Value, json};
 
 use crate::failure::{CONTENTS, CONVERSATIONS, injected, walk};
-pub use crate::harness::VERSIONS;
 use crate::harness::{Call, Host, Pod, dual, fails_without_a_trace, ipv4, network, with};
 
 /// A configuration of this plugin, on master `up0`, for network `net`, with these keys in addition or instead.
