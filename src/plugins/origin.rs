@@ -199,10 +199,12 @@ impl Origin {
         if errors.is_empty() {
             // A conversation of its own: a refusal would not keep the kernel from what is behind it.
             let alias = set(Change { alias: Some(&self.alias), ..Change::default() });
-            let own_name = attachment.given_link();
-            let own_name = DeleteAltName { target, name: &own_name };
-            let later_names: Vec<_> =
-                later_names(link).map(|name| DeleteAltName { target, name }).collect();
+            let name = attachment.given_link();
+            let own_name = DeleteAltName { target, name: &name };
+            let later_names: Vec<_> = later_names(link)
+                .filter(|later| *later != name)
+                .map(|name| DeleteAltName { target, name })
+                .collect();
             let mut requests: Vec<&dyn NlRequest> = vec![&alias, &own_name];
             requests.extend(later_names.iter().map(|request| request as &dyn NlRequest));
             let cleared = host.execute(&requests);

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::failure::{CONTENTS, CONVERSATIONS, injected, walk};
-use crate::harness::{Call, Host, Pod, dual, fails_without_a_trace, ipv4, network, with};
+use crate::harness::{Call, Host, Pod, VERSIONS, dual, fails_without_a_trace, ipv4, network, with};
 
 /// A configuration of this plugin, on master `up0`, for network `net`, with these keys in addition or instead.
 pub fn conf(kind: &str, keys: &Value) -> Value {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::child;
-use crate::harness::{Host, dual, fails_without_a_trace, ipv4, with};
+use crate::harness::{Host, VERSIONS, dual, fails_without_a_trace, ipv4, with};
 
 fn conf(keys: &Value) -> Value {
     with(json!({"cniVersion": "1.1.0", "name": "net", "type": "dummy", "ipam": ipv4()}), keys)
@@ -16,7 +16,7 @@ fn a_pod_has_addresses_that_are_its_own() {
     let before = host.snapshot();
     let pod = host.pod("a");
     pod.sh("ip link set lo up");
-    for version in child::VERSIONS {
+    for version in VERSIONS {
         let conf = conf(&json!({"cniVersion": version, "ipam": dual(),
             "dns": {"nameservers": ["192.0.2.1"]}}));
         let result = host.add(&conf, &pod).ok();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::child::{self, segment};
-use crate::harness::{Host, Pod, fails_without_a_trace, ipv4, with};
+use crate::harness::{Host, Pod, VERSIONS, fails_without_a_trace, ipv4, with};
 
 fn conf(keys: &Value) -> Value {
     with(child::conf("vlan", &json!({"vlanId": 7, "ipam": ipv4()})), keys)
@@ -25,7 +25,7 @@ fn a_pod_reaches_whoever_is_in_the_vlan() {
     let neighbour = segment_with_vlan(&host, "up0");
     let before = host.snapshot();
     let pod = host.pod("a");
-    for version in child::VERSIONS {
+    for version in VERSIONS {
         let conf = conf(&json!({"cniVersion": version}));
         let result = host.add(&conf, &pod).ok();
         let link = pod.ip("link show dev eth0")[0].clone();
