@@ -1076,8 +1076,16 @@ fn closed_standard_descriptors_are_nobody_elses() {
     leasing["type"] = "host-local".into();
     leasing["ipam"] = ipv4();
     let call = |command: &str, script: &str| {
-        let words = ["sh", "-c", script];
-        Call::new(&host, command, &leasing).attachment("a", "eth0").under(&words).run()
+        let calls = "trace=open,openat,socket";
+        let words = ["strace", "-f", "-qq", "-o", "/run/trace", "-e", calls, "sh", "-c", script];
+        let call = Call::new(&host, command, &leasing).attachment("a", "eth0");
+        let outcome = call.under(&words).run();
+        let is_standard = |call: &&str| ["= 0", "= 1", "= 2"].iter().any(|end| call.ends_with(end));
+        let is_opened = |call: &&str| !call.contains("\"/\", O_");
+        let trace = host.read("/run/trace");
+        let taken: Vec<_> = trace.lines().filter(is_standard).filter(is_opened).collect();
+        assert_eq!(taken, [] as [&str; 0], "{command} {script}");
+        outcome
     };
     for script in ["exec \"$0\" >&-", "exec \"$0\" >&- 2>&-", "exec \"$0\" <&- >&- 2>&-"] {
         let outcome = call("ADD", script);
