@@ -60,14 +60,20 @@ fn traced_indices(trace: &str) -> Vec<(String, String)> {
     trace.lines().filter_map(question).collect()
 }
 
-/// The same as strace(1) decodes it: `SO_BINDTODEVICE, "eth0", 4) = 0`, of an error `-1 ENODEV (No such
-/// device)`, then `SO_BINDTOIFINDEX, [2], [4]) = 0`.
+/// The same as strace(1) decodes it: `SO_BINDTODEVICE, "veth0", 5) = 0`, of an error `-1 ENODEV (No such
+/// device)`, then `SO_BINDTOIFINDEX, [2], [4]) = 0`. What has four bytes it takes for a number.
 fn straced_indices(trace: &str) -> Vec<(String, String)> {
     let mut lines = trace.lines();
     let mut indices = Vec::new();
     while let Some(line) = lines.next() {
         let Some((_, question)) = line.split_once("SO_BINDTODEVICE, ") else { continue };
-        let name = question.split('"').nth(1).expect(line).to_owned();
+        let name = match question.strip_prefix('[') {
+            Some(number) => {
+                let number: u32 = number.split(']').next().unwrap().parse().expect(line);
+                String::from_utf8(number.to_ne_bytes().to_vec()).expect(line)
+            }
+            None => question.split('"').nth(1).expect(line).to_owned(),
+        };
         let answer = match question.split_once(" = -1 ") {
             Some((_, error)) => error,
             None => {
