@@ -171,7 +171,7 @@ fn who_is_in_the_way_is_on_the_same_master_not_on_another_of_its_index() {
     ));
     let conf = conf(&json!({"mac": "02:00:00:00:00:01", "master": "m0"}));
     host.add(&conf, &a).ok();
-    a.sh("ip link set eth0 name first");
+    a.sh("ip link set eth0 down; ip link set eth0 name first; ip link set first up");
     let words = ["EADDRINUSE", "macvlan \"first\" in /run/netns/a (plumb:net/a/eth0)"];
     fails_without_a_trace(&host, &conf, &b, 999, &words);
     host.sh(
