@@ -342,7 +342,8 @@ Exactly, in steady state: bridge, rules and lease directory are there, another p
 is a system call, in order, and what it is for. `tests/budget.rs` counts them from outside and fails on
 any other; how many attachments, leases, links or rules are on the node makes no difference. What the C
 library does before `main` (about a dozen calls) comes on top. ipvlan and vlan make the calls that macvlan
-makes, dummy the same but for those about the master; tests/blackbox/child.rs sees to it.
+makes, dummy the same but for those about the master; tests/blackbox/child.rs sees to it. What a VLAN of a
+bridge costs beside stands in tests/blackbox/bridge_vlan.rs.
 ";
 
 fn rendered(

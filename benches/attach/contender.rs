@@ -10,7 +10,7 @@ use plumb::nl::link::{Child, IpvlanMode, MacvlanMode};
 use serde_json::{Value, json};
 
 use crate::floor::Floor;
-use crate::stage::{BRIDGE, DEVICE, Host, Pod, master_of};
+use crate::stage::{BRIDGE, DEVICE, Host, Pod, VLAN_BRIDGE, master_of};
 
 /// What is done with a container.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,6 +64,8 @@ pub enum Work {
     Port,
     /// The same, and an element for the packet rules to go by.
     MasqueradedPort,
+    /// A veth pair, whose host end is a port of [`VLAN_BRIDGE`] in [`VLAN`].
+    VlanPort,
     /// A veth pair, whose host end is the gateway.
     Pair,
     /// The same, and an element for the packet rules to go by.
@@ -88,7 +90,8 @@ pub enum Extent {
 }
 
 const MACVLAN: Child = Child::Macvlan { mode: MacvlanMode::Bridge, broadcast_queue: None };
-const VLAN: u16 = 5;
+/// The VLAN of what is in one.
+pub const VLAN: u16 = 5;
 
 impl Scenario {
     /// In the order of the figures.
@@ -140,6 +143,14 @@ impl Scenario {
             ipam: Ipam::DualStack,
             work: Work::Port,
             extent: Extent::Full,
+        },
+        Self {
+            name: "bridge + host-local, vlan",
+            plugin: "bridge",
+            keys: || json!({"bridge": VLAN_BRIDGE, "vlan": VLAN}),
+            ipam: Ipam::HostLocal,
+            work: Work::VlanPort,
+            extent: Extent::Brief,
         },
         Self {
             name: "ptp + host-local",
@@ -242,8 +253,8 @@ impl Scenario {
         !matches!(self.work, Work::Nothing | Work::Lease)
     }
 
-    /// The kind of link that a kernel may lack.
-    pub fn needs(&self) -> Option<Child> {
+    /// The link in the container, of a kind that a kernel may lack.
+    pub fn child(&self) -> Option<Child> {
         if let Work::Child(child) = self.work { Some(child) } else { None }
     }
 

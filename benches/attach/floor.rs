@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, anyhow, ensure};
 use plumb::cni::Attachment;
 use plumb::net::Cidr;
+use plumb::nl::bridge_vlan::{self, Range, Treatment};
 use plumb::nl::link::{
     Change, Child, Delete, LOOPBACK_INDEX, Move, NewChild, NewVeth, Set, SetDown, Target,
 };
@@ -23,8 +24,8 @@ use plumb::sys::netns::Netns;
 use plumb::sys::tun::{self, Tun};
 use std::os::fd::AsFd;
 
-use crate::contender::{Process, Scenario, Verb, Work};
-use crate::stage::{DEVICE, Host, LEASES, Pod, master_of};
+use crate::contender::{Process, Scenario, VLAN, Verb, Work};
+use crate::stage::{DEVICE, Host, LEASES, Pod, VLAN_BRIDGE, master_of};
 
 /// What the process is. Its result, if there is one, is its argument.
 const SOURCE: &[u8] = br#"
@@ -126,6 +127,7 @@ impl Call<'_> {
             Work::Nothing | Work::Lease => Ok(()),
             Work::Port => self.add_port(),
             Work::MasqueradedPort => self.add_port().and_then(|()| self.add_element()),
+            Work::VlanPort => self.add_vlan_port(),
             Work::Pair => self.add_pair(),
             Work::MasqueradedPair => self.add_pair().and_then(|()| self.add_element()),
             Work::Child(child) => self.add_child(child),
@@ -143,7 +145,11 @@ impl Call<'_> {
         }
         match self.scenario.work {
             Work::Nothing | Work::Lease => {}
-            Work::Port | Work::MasqueradedPort | Work::Pair | Work::MasqueradedPair => {
+            Work::Port
+            | Work::MasqueradedPort
+            | Work::VlanPort
+            | Work::Pair
+            | Work::MasqueradedPair => {
                 let name = self.attachment.host_link();
                 Socket::open(Family::Route)?.execute(&[&Delete(Target::Name(&name))])?;
             }
@@ -173,6 +179,23 @@ impl Call<'_> {
         let change = Change { master: Some(self.bridge), ..Change::default() };
         host.execute(&[&Set { target: Target::Name(&name), change }])?;
         Ok(())
+    }
+
+    /// A veth pair, its host end a port in a VLAN before it comes up. The bridge is the one that Plumb has made.
+    fn add_vlan_port(&self) -> Result<()> {
+        let name = self.attachment.host_link();
+        let mut host = Socket::open(Family::Route)?;
+        let netns = self.netns()?;
+        host.execute(&[&self.pair(&name, &netns)])?;
+        let port = link::index_of(&mut host, &name)?.context("the host's link")?;
+        let master = link::index_of(&mut host, VLAN_BRIDGE)?;
+        let target = Target::Index(port);
+        let join = Set { target, change: Change { master, ..Change::default() } };
+        let leave = bridge_vlan::Remove { link: port, vlan: DEFAULT_VLAN };
+        let ranges = [Range::one(VLAN, Treatment::NATIVE)];
+        let enter = bridge_vlan::Add { link: port, ranges: &ranges };
+        host.execute(&[&join, &leave, &enter, &Set { target, change: UP }])?;
+        self.configure_container(&netns, |link| self.default_routes(link))
     }
 
     /// A veth pair, its host end the gateway.
@@ -333,6 +356,9 @@ impl Call<'_> {
         key
     }
 }
+
+/// What a bridge puts a new port in.
+const DEFAULT_VLAN: u16 = 1;
 
 /// What Plumb's plugins have made by now.
 const SET: set::Set<'_> = set::Set { table: masquerade::TABLE, name: "masq4_16" };

@@ -99,7 +99,7 @@ fn main() -> Result<()> {
     let stage = Stage::set(&options.reference)?;
     let (mut possible, mut lacking) = (Vec::new(), Vec::new());
     for scenario in Scenario::ALL.iter().filter(is_asked_for) {
-        let can = scenario.needs().map_or(Ok(true), stage::kernel_can_make)?;
+        let can = stage::kernel_can(scenario)?;
         if can { &mut possible } else { &mut lacking }.push(scenario);
     }
     let mut measured = Vec::new();

@@ -15,17 +15,19 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use plumb::cli::sandbox;
 use plumb::nl::link::{Child, NewChild};
-use plumb::nl::{Family, Socket, link};
+use plumb::nl::{Family, Socket, bridge_vlan, link};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::contender::{Contender, Plugins, Scenario, Verb};
+use crate::contender::{Contender, Plugins, Scenario, Verb, Work};
 use crate::floor::Floor;
 
 /// Where host-local keeps its leases.
 pub const LEASES: &str = "/var/lib/cni/networks";
 /// The bridge that all networks of a host share.
 pub const BRIDGE: &str = "crowd0";
+/// The bridge of those that are in a VLAN.
+pub const VLAN_BRIDGE: &str = "vlans0";
 /// The device that a host has to give away.
 pub const DEVICE: &str = "device";
 /// Bridges hold at most 1,024 ports; a crowd is spread over several, this many to each.
@@ -154,13 +156,21 @@ impl Stage {
     }
 }
 
-/// Whether the kernel can make the kind of link, of which it loads the module if there is one. Asks in this
-/// thread's network namespace.
-pub fn kernel_can_make(child: Child) -> Result<bool> {
-    match link::probe(&mut Socket::open(Family::Route)?, &[child.kind()]) {
+/// Whether the kernel can do the work of a scenario. It loads the module of a kind of link if there is one. Asks
+/// in this thread's network namespace.
+pub fn kernel_can(scenario: &Scenario) -> Result<bool> {
+    let mut socket = Socket::open(Family::Route)?;
+    let told = match scenario.work {
+        Work::Child(child) => link::probe(&mut socket, &[child.kind()]),
+        Work::VlanPort => {
+            link::probe(&mut socket, &["bridge"]).and_then(|()| bridge_vlan::probe(&mut socket))
+        }
+        _ => Ok(()),
+    };
+    match told {
         Ok(()) => Ok(true),
         Err(refusal) if refusal.errno == Errno::EOPNOTSUPP => Ok(false),
-        Err(refusal) => Err(refusal).context(child.kind()),
+        Err(refusal) => Err(refusal).context(scenario.name),
     }
 }
 
@@ -173,8 +183,9 @@ pub fn master_of(child: Child) -> String {
 /// Makes the masters of all kinds that the kernel knows, each with a first link on it, so that what is
 /// measured neither makes the kernel begin with a master nor give it up.
 fn make_masters() -> Result<()> {
-    for child in Scenario::ALL.iter().filter_map(Scenario::needs) {
-        if child == Child::Dummy || !kernel_can_make(child)? {
+    for scenario in Scenario::ALL {
+        let Some(child) = scenario.child().filter(|child| *child != Child::Dummy) else { continue };
+        if !kernel_can(scenario)? {
             continue;
         }
         let (kind, master) = (child.kind(), master_of(child));

@@ -59,8 +59,7 @@ Examples:
 Leases go with the namespaces too: ipam.dataDir is left out. With static addresses the second pod gets
 those that follow (args.cni.ips). A master of the host is one end of a cable there; where the master
 can't serve both pods, as with a VLAN, the other end is the second pod's. So is a device of the host's,
-which is one pod's alone. Plugins that are not plumb's
-are looked for along CNI_PATH.
+which is one pod's alone. Plugins that are not plumb's are looked for along CNI_PATH.
 
 Exit codes:
   0  all went well and nothing was left behind

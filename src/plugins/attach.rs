@@ -26,6 +26,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Of which a byte is locked for each container that a call is at work for.
 const QUEUE: &str = "/run/plumb.lock";
 
+/// What an ADD begins with: the attachment, whose names fit into a label, and its address management, if there
+/// is any; the container has a namespace.
+///
+/// # Errors
+/// The names don't fit; there is no such namespace or plugin.
+pub fn begin(request: &Request) -> Result<(Attachment, Option<Ipam<'_>>), Error> {
+    let attachment = request.attachment();
+    attachment.check_length()?;
+    request.netns()?;
+    Ok((attachment, Ipam::of(request)?))
+}
+
 /// Carries out the work of an ADD when it is its container's turn: all of it, or nothing.
 ///
 /// # Errors

@@ -161,10 +161,7 @@ impl Conf {
 /// # Errors
 /// Whatever keeps the attachment from being whole; then nothing of it is left.
 pub fn add(request: &Request, conf: &Conf) -> Result<CniResult, Error> {
-    let attachment = request.attachment();
-    attachment.check_length()?;
-    request.netns()?;
-    let ipam = Ipam::of(request)?;
+    let (attachment, ipam) = attach::begin(request)?;
     let prev = match conf.addresses {
         Addresses::OrOfChain => request.conf.prev_result()?,
         _ => None,

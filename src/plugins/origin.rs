@@ -263,7 +263,8 @@ pub fn give(
     netns: &Netns,
     attachment: &Attachment,
 ) -> Result<String, Error> {
-    let record = Origin::of(device).record(attachment)?;
+    let origin = Origin::of(device);
+    let record = origin.record(attachment)?;
     let target = Target::Index(device.index);
     let alias = Set { target, change: Change { alias: Some(&record), ..Change::default() } };
     let name = attachment.given_link();
@@ -286,7 +287,12 @@ pub fn give(
         let (device, other) = (&device.name, &other.name);
         let msg =
             format!("cannot give device {device:?} the other name {name:?}: link {other:?} has it");
-        return Err(Error::new(Code::Internal, msg).with_details("EEXIST"));
+        let error = Error::new(Code::Internal, msg).with_details("EEXIST");
+        // Who takes back what has been done would look for that name.
+        return Err(match origin.restore(host, &marked, attachment) {
+            Ok(()) => error,
+            Err(failure) => error.and(&failure),
+        });
     }
 
     let to_container = Move { link: device.index, netns: netns.as_fd(), name: &attachment.ifname };

@@ -67,10 +67,7 @@ impl Conf {
 
 fn add(request: &Request) -> Result<CniResult, Error> {
     let conf = Conf::read(request)?;
-    let attachment = request.attachment();
-    attachment.check_length()?;
-    request.netns()?;
-    let ipam = Ipam::of(request)?;
+    let (attachment, ipam) = attach::begin(request)?;
     attach::carry_out(request, |undo| attach(request, &conf, &attachment, ipam.as_ref(), undo))
 }
 

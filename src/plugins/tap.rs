@@ -100,10 +100,7 @@ fn is_context(text: &str) -> bool {
 
 fn add(request: &Request) -> Result<CniResult, Error> {
     let conf = read(request)?;
-    let attachment = request.attachment();
-    attachment.check_length()?;
-    request.netns()?;
-    let ipam = Ipam::of(request)?;
+    let (attachment, ipam) = attach::begin(request)?;
     // The link itself needs no way back: it goes when it is closed.
     attach::carry_out(request, |undo| attach(request, &conf, &attachment, ipam.as_ref(), undo))
 }

@@ -1111,11 +1111,7 @@ fn a_device_that_could_not_be_found_again_is_not_given() {
     host.del(&conf, &pod).ok();
     host.sh(&format!("ip link add {ours} type veth peer name other"));
     let words = ["up0", &ours, "EEXIST"];
-    host.add(&conf, &pod).fails(999, &words);
-    assert_bare(&pod);
-    host.sh(&format!("ip link del {ours}"));
-    host.del(&conf, &pod).ok();
-    host.gc(&conf, &[]).ok();
+    fails_without_a_trace(&host, &conf, &pod, 999, &words);
     assert_eq!(state(&host, "up0"), was);
 }
 

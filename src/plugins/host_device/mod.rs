@@ -121,10 +121,8 @@ fn device_id(request: &Request) -> Result<Option<Device>, Error> {
 fn add(request: &Request) -> Result<CniResult, Error> {
     let conf = Conf::read(request)?;
     conf.device()?;
-    let attachment = request.attachment();
-    attachment.check_length_within(origin::LABEL_MAX)?;
-    request.netns()?;
-    let ipam = Ipam::of(request)?;
+    request.attachment().check_length_within(origin::LABEL_MAX)?;
+    let (attachment, ipam) = attach::begin(request)?;
     attach::carry_out(request, |undo| attach(request, &conf, &attachment, ipam.as_ref(), undo))
 }
 
