@@ -1,5 +1,6 @@
 //! Address management: the plugins that lease addresses, and how interface plugins call them.
 
+pub mod dhcp;
 pub mod host_local;
 pub mod static_ipam;
 
