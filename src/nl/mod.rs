@@ -2,7 +2,7 @@
 //!
 //! [`wire`] is the format, [`request`] what can be asked, [`socket`] the conversation. Then one file
 //! per kernel object, with typed requests and what they are answered by: [`link`], [`bridge_vlan`], [`addr`],
-//! [`route`], [`nft`] for packet rules, and [`nsid`]. [`pretty`] shows messages to people. Nothing in here
+//! [`route`], [`nft`] for packet rules, and [`nsid`]. [`monitor`] and [`watch`] are told of changes. [`pretty`] shows messages to people. Nothing in here
 //! knows of CNI.
 
 pub mod addr;
@@ -19,6 +19,7 @@ pub mod socket;
 #[cfg(test)]
 mod testing;
 mod trace;
+pub mod watch;
 pub mod wire;
 
 pub use error::Error;

@@ -1,8 +1,10 @@
-//! Numbers of network namespaces: `RTM_GETNSID` (linux/net_namespace.h). Each namespace has its own for the
+//! Numbers of network namespaces: `RTM_NEWNSID`, `RTM_GETNSID` (linux/net_namespace.h). Each namespace has its own for the
 //! others, and tells by them where a link's other end is.
 
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
 
 use super::error::Error;
 use super::request::{Query, Request};
@@ -65,6 +67,41 @@ pub fn of<C: Channel>(socket: &mut Socket<C>, other: BorrowedFd<'_>) -> Result<O
     socket.query(&Get(other))
 }
 
+/// Has the kernel give a namespace a number. One that it has stays.
+#[derive(Clone, Copy, Debug)]
+struct Assign<'a>(BorrowedFd<'a>);
+
+impl fmt::Display for Assign<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("give a network namespace a number")
+    }
+}
+
+impl Request for Assign<'_> {
+    fn kind(&self) -> u16 {
+        libc::RTM_NEWNSID
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        out.raw(&[0; HEADER]);
+        out.put(NETNSA_NSID, &NOT_ASSIGNED.cast_unsigned());
+        out.put(NETNSA_FD, &self.0.as_raw_fd().cast_unsigned());
+    }
+
+    fn tolerates(&self, errno: Errno) -> bool {
+        errno == Errno::EEXIST
+    }
+}
+
+/// The number that the socket's namespace has for another, from now on.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn assign<C: Channel>(socket: &mut Socket<C>, other: BorrowedFd<'_>) -> Result<i32, Error> {
+    let number = socket.execute_then_query(&[&Assign(other)], &Get(other))?;
+    number.ok_or_else(|| Error::protocol(Get(other), "it has none"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
@@ -82,6 +119,22 @@ mod tests {
             0800 0300 02000000                     # NETNSA_FD 2
             ");
         assert_eq!(sent(|kernel| of(kernel, netns.as_fd())), expected);
+    }
+
+    /// As `ip netns set NAME auto` has it.
+    #[test]
+    fn a_number_is_given() {
+        let netns = std::io::stderr();
+        let expected = hex("
+            24000000 5800 0100 01000000 00000000   # RTM_NEWNSID, REQUEST
+            00000000                               # struct rtgenmsg
+            0800 0100 ffffffff                     # NETNSA_NSID -1: any
+            0800 0300 02000000                     # NETNSA_FD 2
+            1c000000 5a00 0100 02000000 00000000   # RTM_GETNSID, REQUEST
+            00000000                               # struct rtgenmsg
+            0800 0300 02000000                     # NETNSA_FD 2
+            ");
+        assert_eq!(sent(|kernel| assign(kernel, netns.as_fd())), expected);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Routes: `RTM_NEWROUTE`, `RTM_GETROUTE` (rtnetlink(7), linux/rtnetlink.h).
+//! Routes: `RTM_NEWROUTE`, `RTM_DELROUTE`, `RTM_GETROUTE` (rtnetlink(7), linux/rtnetlink.h).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -101,6 +101,42 @@ impl Route {
         };
         self.scope.unwrap_or(fitting)
     }
+
+    fn encode(&self, out: &mut Encoder) {
+        let Cidr { address, prefix } = self.destination;
+        // A table beyond a byte goes into its attribute alone.
+        let table = u8::try_from(self.table).unwrap_or(libc::RT_TABLE_UNSPEC);
+        let family = family_of(address);
+        // struct rtmsg: family, lengths of destination and source, TOS, table, origin, scope, type.
+        out.raw(&[family, prefix, 0, 0, table, libc::RTPROT_BOOT, self.effective_scope()]);
+        out.raw(&[libc::RTN_UNICAST]);
+        out.raw(&if self.onlink { RTNH_F_ONLINK } else { 0 }.to_ne_bytes());
+        if prefix > 0 {
+            out.put(libc::RTA_DST, &address);
+        }
+        if let Some(gateway) = self.gateway {
+            out.put(libc::RTA_GATEWAY, &gateway);
+        }
+        if let Some(source) = self.source {
+            out.put(libc::RTA_PREFSRC, &source);
+        }
+        out.put(libc::RTA_OIF, &self.link);
+        if table == libc::RT_TABLE_UNSPEC {
+            out.put(libc::RTA_TABLE, &self.table);
+        }
+        if self.priority != 0 {
+            out.put(libc::RTA_PRIORITY, &self.priority);
+        }
+        if self.mtu != 0 || self.advmss != 0 {
+            out.nest(libc::RTA_METRICS, |out| {
+                for (kind, value) in [(RTAX_MTU, self.mtu), (RTAX_ADVMSS, self.advmss)] {
+                    if value != 0 {
+                        out.put(kind, &value);
+                    }
+                }
+            });
+        }
+    }
 }
 
 impl fmt::Display for Route {
@@ -148,44 +184,35 @@ impl Request for Add {
     }
 
     fn body(&self, out: &mut Encoder) {
-        let route = &self.0;
-        let Cidr { address, prefix } = route.destination;
-        // A table beyond a byte goes into its attribute alone.
-        let table = u8::try_from(route.table).unwrap_or(libc::RT_TABLE_UNSPEC);
-        let family = family_of(address);
-        // struct rtmsg: family, lengths of destination and source, TOS, table, origin, scope, type.
-        out.raw(&[family, prefix, 0, 0, table, libc::RTPROT_BOOT, route.effective_scope()]);
-        out.raw(&[libc::RTN_UNICAST]);
-        out.raw(&if route.onlink { RTNH_F_ONLINK } else { 0 }.to_ne_bytes());
-        if prefix > 0 {
-            out.put(libc::RTA_DST, &address);
-        }
-        if let Some(gateway) = route.gateway {
-            out.put(libc::RTA_GATEWAY, &gateway);
-        }
-        if let Some(source) = route.source {
-            out.put(libc::RTA_PREFSRC, &source);
-        }
-        out.put(libc::RTA_OIF, &route.link);
-        if table == libc::RT_TABLE_UNSPEC {
-            out.put(libc::RTA_TABLE, &route.table);
-        }
-        if route.priority != 0 {
-            out.put(libc::RTA_PRIORITY, &route.priority);
-        }
-        if route.mtu != 0 || route.advmss != 0 {
-            out.nest(libc::RTA_METRICS, |out| {
-                for (kind, value) in [(RTAX_MTU, route.mtu), (RTAX_ADVMSS, route.advmss)] {
-                    if value != 0 {
-                        out.put(kind, &value);
-                    }
-                }
-            });
-        }
+        self.0.encode(out);
     }
 
     fn tolerates(&self, errno: Errno) -> bool {
         errno == Errno::EEXIST
+    }
+}
+
+/// Removes a route: `ip route del …`. One that is not there is no error.
+#[derive(Clone, Copy, Debug)]
+pub struct Delete(pub Route);
+
+impl fmt::Display for Delete {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "remove route {}", self.0)
+    }
+}
+
+impl Request for Delete {
+    fn kind(&self) -> u16 {
+        libc::RTM_DELROUTE
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        self.0.encode(out);
+    }
+
+    fn tolerates(&self, errno: Errno) -> bool {
+        errno == Errno::ESRCH
     }
 }
 

@@ -1,10 +1,30 @@
-//! The other system calls: the clock, network namespaces, sysctls, file locks, taps, security contexts, standard input and
+//! The other system calls: the clock, network namespaces, sysctls, file locks, taps, packet sockets, security contexts, standard input and
 //! output. Nothing in here knows of CNI.
 
 pub mod clock;
+pub mod filter;
 pub mod lock;
 pub mod netns;
+pub mod packet;
 pub mod selinux;
 pub mod stdio;
 pub mod sysctl;
 pub mod tun;
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+
+/// Sets a socket option, setsockopt(2), to a value that is as the kernel has it.
+pub(crate) fn set_option<T>(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: &T,
+) -> Result<(), Errno> {
+    let length = libc::socklen_t::try_from(size_of_val(value)).map_err(|_| Errno::EINVAL)?;
+    let value = (&raw const *value).cast();
+    // SAFETY: the value outlives the call, and the length given is its size.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value, length) };
+    Errno::result(set).map(drop)
+}
