@@ -613,7 +613,7 @@ fn without_an_index_the_leases_from_before_this_boot_go_and_those_since_stay() {
     let conf = shared(&newest["ipam"]);
     let lost: [(&str, &str); 3] = [
         ("taken over from the reference", "rm -f plumb.index"),
-        ("damaged", "printf x | dd of=plumb.index bs=1 seek=10 conv=notrunc status=none"),
+        ("damaged", "printf x | dd of=plumb.index bs=1 seek=3 conv=notrunc status=none"),
         ("emptied", ": > plumb.index"),
     ];
     type First<'a> = (&'a str, &'a dyn Fn(), &'a [&'a str]);
