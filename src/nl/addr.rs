@@ -103,7 +103,7 @@ impl Request for Add {
     }
 }
 
-/// Takes an address from a link: `ip addr del …`.
+/// Takes an address from a link: `ip addr del …`. One that is not there is no error.
 #[derive(Clone, Copy, Debug)]
 pub struct Delete {
     /// Index of the link.
@@ -128,6 +128,10 @@ impl Request for Delete {
         header(out, family_of(address), prefix, 0, self.link);
         out.put(libc::IFA_LOCAL, &address);
         out.put(libc::IFA_ADDRESS, &address);
+    }
+
+    fn tolerates(&self, errno: Errno) -> bool {
+        errno == Errno::EADDRNOTAVAIL
     }
 }
 

@@ -17,7 +17,7 @@ pub mod request;
 pub mod route;
 pub mod socket;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod trace;
 pub mod watch;
 pub mod wire;

@@ -74,6 +74,12 @@ impl PacketSocket {
         Ok(socket)
     }
 
+    /// What it is for.
+    #[must_use]
+    pub const fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// Sends a packet.
     ///
     /// # Errors

@@ -55,7 +55,9 @@ impl Inside {
         let told = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, to, room) };
         match Errno::result(told) {
             Ok(_) => Ok(cookie),
-            Err(_) => self.netns.number().map_err(|why| Error::io("identify a network namespace", why)),
+            Err(_) => {
+                self.netns.number().map_err(|why| Error::io("identify a network namespace", why))
+            }
         }
     }
 
@@ -138,7 +140,8 @@ impl Inside {
         let is_old = |route: &&route::Route| !stays || !new_routes.contains(route);
         let removed: Vec<_> = old_routes.iter().filter(is_old).map(|r| route::Delete(*r)).collect();
         let added: Vec<_> = new_routes.iter().filter(is_new).map(|r| route::Add(*r)).collect();
-        let old = from.filter(|_| !stays).map(|terms| Remove(addr::Delete { link: index, cidr: terms.address }));
+        let old = from.filter(|_| !stays);
+        let old = old.map(|terms| addr::Delete { link: index, cidr: terms.address });
         let new = to.filter(|_| !stays).map(|terms| addr::Add {
             link: index,
             cidr: terms.address,
@@ -181,29 +184,5 @@ fn kernel_route(link: u32, route: &terms::Route, priority: u32) -> route::Route 
         priority,
         scope: route.via.is_none().then_some(libc::RT_SCOPE_LINK),
         ..route::Route::through(link, route.to)
-    }
-}
-
-/// Removes an address that may have gone already.
-#[derive(Debug)]
-struct Remove(addr::Delete);
-
-impl std::fmt::Display for Remove {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Request for Remove {
-    fn kind(&self) -> u16 {
-        self.0.kind()
-    }
-
-    fn body(&self, out: &mut crate::nl::wire::Encoder) {
-        self.0.body(out);
-    }
-
-    fn tolerates(&self, errno: Errno) -> bool {
-        errno == Errno::EADDRNOTAVAIL
     }
 }

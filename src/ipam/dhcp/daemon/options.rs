@@ -228,7 +228,8 @@ mod tests {
         assert_eq!(read.socket(), PathBuf::from("/run/cni/dhcp.sock"));
         assert_eq!(read.state_directory(), PathBuf::from("/run/cni/dhcp"));
         let timing = read.timing();
-        let seconds = [timing.timeout, timing.resend_max, timing.resend_timeout].map(|t| t.as_secs());
+        let seconds =
+            [timing.timeout, timing.resend_max, timing.resend_timeout].map(|t| t.as_secs());
         assert_eq!(seconds, [10, 62, 208]);
     }
 

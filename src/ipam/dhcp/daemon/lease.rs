@@ -1,0 +1,624 @@
+//! One lease, from its first message to its last: a client, the link that it speaks through, and what the lease
+//! does to that link.
+
+use std::fmt::{self, Display};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
+use super::interface::{Inside, mac_of};
+use super::log::{Level, log};
+use super::options::Options;
+use super::store::Record;
+use crate::cni::{Attachment, CniResult, Code, Error};
+use crate::ipam::dhcp::protocol::{Add, Held, Wanted};
+use crate::ipam::dhcp::v4::client::{
+    self, Broadcast, Client, Destination, Effect, Listens, Probing, Refusal,
+};
+use crate::ipam::dhcp::v4::frame::{self, Arp, Checksum, Datagram};
+use crate::ipam::dhcp::v4::message::Message;
+use crate::ipam::dhcp::v4::terms::Terms;
+use crate::net::Mac;
+use crate::nl::Socket;
+use crate::nl::link::{Link, Target};
+use crate::nl::watch::Nsid;
+use crate::sys::clock::Time;
+use crate::sys::filter::statement;
+use crate::sys::packet::{BROADCAST, PacketSocket, Protocol};
+
+/// How often it is seen whether a link that has just come up has a carrier.
+const CARRIER_PAUSE: Duration = Duration::from_millis(10);
+/// How many packets are taken at a time, so that a flood on one link does not keep the others waiting.
+const PACKETS_AT_A_TIME: usize = 32;
+/// The longest packet: an Ethernet frame's without its header, jumbo frames aside. DHCP's are at most 576 bytes
+/// long unless the client says that it takes more.
+const LONGEST_PACKET: usize = 1500;
+/// The longest client identifier, without its type: an option has room for 255 bytes.
+const LONGEST_CLIENT_ID: usize = 254;
+
+/// Where a lease's link is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The namespace's path, as the plugin named it.
+    pub netns: Box<str>,
+    /// See [`Inside::identity`].
+    pub identity: u64,
+    /// The number by which the namespace is heard of.
+    pub number: Nsid,
+    /// The link's index.
+    pub link: u32,
+    /// The link's address.
+    pub mac: Mac,
+}
+
+/// What a lease needs of the daemon.
+pub struct World<'a> {
+    /// What the daemon was told.
+    pub options: &'a Options,
+    /// Where sockets are waited for.
+    pub epoll: &'a Epoll,
+    /// By which this lease's are known there.
+    pub token: u64,
+    /// Now.
+    pub now: Time,
+}
+
+/// What has become of a lease.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Nothing that others need know.
+    Same,
+    /// It has come to be, or goes on under terms that may be new: it is to be kept.
+    Bound,
+    /// It has ended; for those who wait for it, why.
+    Over(Error),
+}
+
+/// A lease.
+#[derive(Debug)]
+pub struct Lease {
+    attachment: Attachment,
+    place: Place,
+    wanted: Wanted,
+    client: Client,
+    /// As long as the link has no carrier yet.
+    carrier: Option<Carrier>,
+    ear: Option<Ear>,
+    /// Where the server's last answer came from: it, or the relay that leads to it.
+    next_hop: Mac,
+    /// The plugin was told, so the interface has what the lease says, or gets it by the plugin.
+    is_told: bool,
+    /// The connections that wait for it.
+    pub waiters: Vec<u32>,
+    /// When it wants to be woken, as the daemon has noted it.
+    pub wakes: Option<Time>,
+}
+
+/// A link that was brought up just now and may not have a carrier yet.
+#[derive(Clone, Copy, Debug)]
+struct Carrier {
+    /// For how long it may have none.
+    until: Time,
+    /// When to look again.
+    again: Time,
+}
+
+/// An open socket, and what comes in by it.
+#[derive(Debug)]
+struct Ear {
+    socket: PacketSocket,
+    hears: Listens,
+}
+
+impl Lease {
+    /// Finds the link of an attachment and begins to look for an address.
+    ///
+    /// # Errors
+    /// There is no such namespace or link, or it can't be brought up.
+    pub fn begin(add: Add, host: &mut Socket, world: &World<'_>, seed: u64) -> Result<Self, Error> {
+        let mut inside = Inside::enter(&netns_path(&add.netns, world))?;
+        let link = find(&mut inside, &add.attachment.ifname)?;
+        let place = Place::of(&add.netns, &inside, &link, host)?;
+        if !link.up {
+            inside.bring_up(link.index)?;
+        }
+        let conf = client_conf(&add.attachment, &add.wanted, place.mac, &link, world.options);
+        let until = world.now + world.options.timeout;
+        Ok(Self {
+            attachment: add.attachment,
+            place,
+            wanted: add.wanted,
+            client: Client::new(conf, world.options.timing(), seed, world.now),
+            carrier: Some(Carrier { until, again: world.now }),
+            ear: None,
+            next_hop: BROADCAST,
+            is_told: false,
+            waiters: Vec::new(),
+            wakes: None,
+        })
+    }
+
+    /// Takes up a lease that a daemon before this one has kept.
+    ///
+    /// # Errors
+    /// Its namespace or link has gone.
+    pub fn resume(
+        record: Record,
+        host: &mut Socket,
+        world: &World<'_>,
+        seed: u64,
+    ) -> Result<Self, Error> {
+        let mut inside = Inside::enter(&netns_path(&record.netns, world))?;
+        let link = inside.link(Target::Index(record.link))?.ok_or_else(|| gone(record.link))?;
+        let place = Place::of(&record.netns, &inside, &link, host)?;
+        if (place.identity, place.mac) != (record.identity, record.mac) {
+            let msg =
+                format!("network namespace {:?} or link {:?} is another", record.netns, link.name);
+            return Err(Error::new(Code::Internal, msg));
+        }
+        let conf = client_conf(&record.attachment, &record.wanted, place.mac, &link, world.options);
+        let timing = world.options.timing();
+        Ok(Self {
+            attachment: record.attachment,
+            place,
+            wanted: record.wanted,
+            client: Client::resume(conf, timing, seed, record.lease),
+            carrier: None,
+            ear: None,
+            next_hop: record.next_hop,
+            is_told: true,
+            waiters: Vec::new(),
+            wakes: None,
+        })
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    /// Where its link is.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether this is still the link of its attachment, as a plugin names it.
+    pub fn is_of(&self, netns: &str, world: &World<'_>) -> bool {
+        let look = || {
+            let mut inside = Inside::enter(&netns_path(netns, world))?;
+            let link = find(&mut inside, &self.attachment.ifname)?;
+            let same = inside.identity()? == self.place.identity && link.index == self.place.link;
+            Ok::<_, Error>(same && link.mac == Some(self.place.mac))
+        };
+        look().unwrap_or(false)
+    }
+
+    /// Whether its link is still there.
+    #[must_use]
+    pub fn is_there(&self, world: &World<'_>) -> bool {
+        let target = Target::Index(self.place.link);
+        let link = self.inside(world).and_then(|mut inside| inside.link(target));
+        link.is_ok_and(|link| link.is_some())
+    }
+
+    /// What the plugin is told, if there is a lease.
+    pub fn result(&self) -> Option<CniResult> {
+        self.client.lease().map(|lease| lease.terms.result(self.wanted.priority))
+    }
+
+    /// Whether the plugin has been told the result.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.is_told
+    }
+
+    /// The plugin is told the result.
+    pub fn tell(&mut self) {
+        self.is_told = true;
+    }
+
+    /// The lease as it is kept; `None` if there is none.
+    #[must_use]
+    pub fn record(&self) -> Option<Record> {
+        let lease = self.client.lease()?.clone();
+        Some(Record {
+            attachment: self.attachment.clone(),
+            netns: self.place.netns.to_string(),
+            identity: self.place.identity,
+            link: self.place.link,
+            mac: self.place.mac,
+            wanted: self.wanted.clone(),
+            next_hop: self.next_hop,
+            lease,
+        })
+    }
+
+    /// The lease as people are told it.
+    #[must_use]
+    pub fn held(&self, now: Time) -> Held {
+        let lease = self.client.lease();
+        let seconds = |time: Option<Time>| time.map(|time| (time - now).as_secs());
+        Held {
+            attachment: self.attachment.clone(),
+            netns: self.place.netns.to_string(),
+            mac: self.place.mac.to_string(),
+            address: lease.map(|lease| lease.terms.address.to_string()).unwrap_or_default(),
+            server: lease.map(|lease| lease.terms.server.to_string()).unwrap_or_default(),
+            phase: self.client.phase().to_string(),
+            renews_in: seconds(lease.and_then(client::Lease::renew_at)),
+            expires_in: seconds(lease.and_then(client::Lease::expires_at)),
+        }
+    }
+
+    /// When it wants to be woken.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        self.carrier.map_or_else(|| self.client.deadline(), |carrier| Some(carrier.again))
+    }
+
+    /// Does what is due.
+    pub fn wake(&mut self, world: &World<'_>) -> Outcome {
+        match self.carrier {
+            Some(carrier) => self.look_for_carrier(carrier.until, world),
+            // An open socket keeps the namespace alive, so that it does not tell its end: as long as there
+            // is one, it is seen here that the container is there.
+            None if self.is_told && self.ear.is_some() && !self.is_there(world) => {
+                Outcome::Over(gone(self.place.link))
+            }
+            None => self.drive(world, None, |client| client.elapsed(world.now)),
+        }
+    }
+
+    /// Reads what has come in.
+    pub fn hear(&mut self, world: &World<'_>) -> Outcome {
+        let mut buffer = [0; LONGEST_PACKET];
+        let mut outcome = Outcome::Same;
+        for _ in 0..PACKETS_AT_A_TIME {
+            let Some(ear) = &self.ear else { break };
+            let packet = match ear.socket.receive(&mut buffer) {
+                Ok(packet) => packet,
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => continue,
+                // The link is down, or about to vanish: the kernel tells that in its own way.
+                Err(_) => break,
+            };
+            let bytes = buffer.get(..packet.length).unwrap_or_default();
+            let next = match ear.hears {
+                Listens::Neighbours(address) => {
+                    let own = self.place.mac;
+                    let arp = Arp::read(bytes).filter(|arp| arp.is_of_another_user(address, own));
+                    let Some(arp) = arp else { continue };
+                    let fields: [(&str, &dyn Display); 2] =
+                        [("address", &address), ("user", &arp.sender_mac)];
+                    self.log(Level::Warning, "declines an address that another uses", &fields);
+                    self.drive(world, None, |client| client.conflict(world.now))
+                }
+                Listens::Messages => {
+                    let checksum = if packet.lacks_checksum {
+                        Checksum::NotComputedYet
+                    } else {
+                        Checksum::Verify
+                    };
+                    let datagram = Datagram::read(bytes, checksum);
+                    let message = datagram.and_then(|d| Message::decode(d.payload).ok());
+                    let Some(message) = message else { continue };
+                    let sender = Some(packet.from);
+                    self.drive(world, sender, |client| client.received(&message, world.now))
+                }
+                Listens::Nothing => continue,
+            };
+            match next {
+                Outcome::Same => {}
+                Outcome::Bound => outcome = Outcome::Bound,
+                over @ Outcome::Over(_) => return over,
+            }
+        }
+        outcome
+    }
+
+    /// Gives the address back to the server, if there is one and it can be reached. That is the end.
+    pub fn release(&mut self, world: &World<'_>) {
+        let Some(Effect::Send(message, destination)) = self.client.release() else { return };
+        match self.send(&message, destination, world) {
+            Ok(()) => self.log(Level::Info, "released", &[]),
+            // The server learns it when the lease expires.
+            Err(why) => {
+                self.log(Level::Warning, "cannot tell the server of the release", &[("why", &why)])
+            }
+        }
+    }
+
+    /// Logs an event of this lease.
+    pub fn log(&self, level: Level, what: &str, fields: &[(&str, &dyn Display)]) {
+        let name = Name(&self.attachment);
+        let mut all: Vec<(&str, &dyn Display)> =
+            vec![("lease", &name), ("netns", &self.place.netns), ("mac", &self.place.mac)];
+        all.extend_from_slice(fields);
+        log(level, what, &all);
+    }
+
+    fn look_for_carrier(&mut self, until: Time, world: &World<'_>) -> Outcome {
+        let index = self.place.link;
+        let link = self.inside(world).and_then(|mut inside| inside.link(Target::Index(index)));
+        let link = match link {
+            Ok(link) => link,
+            Err(error) => return Outcome::Over(error),
+        };
+        let Some(link) = link else { return Outcome::Over(gone(index)) };
+        if link.carrier {
+            self.carrier = None;
+            return self.drive(world, None, |client| client.elapsed(world.now));
+        }
+        if world.now < until {
+            self.carrier = Some(Carrier { until, again: world.now + CARRIER_PAUSE });
+            return Outcome::Same;
+        }
+        let state = if link.up { "has no carrier" } else { "is down" };
+        let msg = format!("link {:?} {state}: no DHCP server can be asked", link.name);
+        Outcome::Over(Error::new(Code::Internal, msg))
+    }
+
+    /// Has the client do something, and does what that leads to. `sender` is who has said what it is about.
+    fn drive(
+        &mut self,
+        world: &World<'_>,
+        sender: Option<Mac>,
+        work: impl FnOnce(&mut Client) -> Vec<Effect>,
+    ) -> Outcome {
+        let before = self.client.lease().map(|lease| lease.terms.clone());
+        let effects = work(&mut self.client);
+        if let Some(sender) = sender.filter(|_| !effects.is_empty()) {
+            self.next_hop = sender;
+        }
+        // What is sent may be answered at once.
+        let mut failure = self.listen(world).err();
+        let mut outcome = Outcome::Same;
+        for effect in effects {
+            let sent = match effect {
+                Effect::Send(message, to) => self.send(&message, to, world),
+                Effect::Probe(address) => self.send_arp(Arp::probe(self.place.mac, address), world),
+                Effect::Bound => {
+                    self.bound(before.as_ref(), world);
+                    outcome = Outcome::Bound;
+                    Ok(())
+                }
+                Effect::Unbound(why) => {
+                    self.unbound(before.as_ref(), &why, world);
+                    Ok(())
+                }
+                Effect::Expired => return self.expired(before.as_ref(), world),
+                Effect::Failed(failure) => {
+                    let msg = format!("link {:?}: {failure}", self.attachment.ifname);
+                    return Outcome::Over(Error::new(Code::Internal, msg));
+                }
+            };
+            failure = failure.or(sent.err());
+        }
+        if let Some(why) = failure {
+            // The client tries again, as long as it is patient.
+            self.log(Level::Warning, "cannot speak to servers", &[("why", &why)]);
+        }
+        outcome
+    }
+
+    /// Opens the socket for what the client waits for, and closes the one before.
+    fn listen(&mut self, world: &World<'_>) -> Result<(), Error> {
+        let hears = self.client.listens();
+        if self.ear.as_ref().is_some_and(|ear| ear.hears == hears) {
+            return Ok(());
+        }
+        self.ear = None;
+        let (protocol, filter) = match hears {
+            Listens::Nothing => return Ok(()),
+            Listens::Messages => (Protocol::Ipv4, frame::messages_filter(self.place.mac)),
+            Listens::Neighbours(address) => (Protocol::Arp, frame::arp_filter(address)),
+        };
+        let socket = self.inside(world)?.packets(protocol, self.place.link, &filter)?;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, world.token);
+        world.epoll.add(&socket, event).map_err(|errno| Error::io("wait for packets", errno))?;
+        self.ear = Some(Ear { socket, hears });
+        Ok(())
+    }
+
+    fn send(
+        &self,
+        message: &Message,
+        destination: Destination,
+        world: &World<'_>,
+    ) -> Result<(), Error> {
+        let (source, to, next_hop) = match destination {
+            Destination::Broadcast => (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, BROADCAST),
+            Destination::Server { source, server } => (source, server, self.next_hop),
+        };
+        let packet = frame::udp(source, to, &message.encode());
+        self.send_packet(Protocol::Ipv4, next_hop, &packet, world)
+    }
+
+    fn send_arp(&self, arp: Arp, world: &World<'_>) -> Result<(), Error> {
+        self.send_packet(Protocol::Arp, BROADCAST, &arp.encode(), world)
+    }
+
+    /// Sends by the socket that is open, if it is for this, or else by one for the purpose.
+    fn send_packet(
+        &self,
+        protocol: Protocol,
+        to: Mac,
+        packet: &[u8],
+        world: &World<'_>,
+    ) -> Result<(), Error> {
+        let open = self.ear.as_ref().map(|ear| &ear.socket).filter(|s| s.protocol() == protocol);
+        let sent = match open {
+            Some(socket) => socket.send(to, packet),
+            None => {
+                let nothing = [statement(libc::BPF_RET | libc::BPF_K, 0)];
+                let inside = self.inside(world)?;
+                inside.packets(protocol, self.place.link, &nothing)?.send(to, packet)
+            }
+        };
+        sent.map_err(|errno| {
+            let msg =
+                format!("cannot send a packet on link {:?}: {errno:?}", self.attachment.ifname);
+            Error::new(Code::Internal, msg).with_details(errno.desc())
+        })
+    }
+
+    /// There is a lease, or it goes on. What is new goes to the interface; of the first lease the plugin sees to
+    /// that, but for the link's own.
+    fn bound(&mut self, before: Option<&Terms>, world: &World<'_>) {
+        let Some(lease) = self.client.lease() else { return };
+        let terms = lease.terms.clone();
+        let what = match before {
+            None => "leased",
+            Some(before) if *before == terms => "renewed",
+            Some(_) => "renewed with changes",
+        };
+        let seconds = |time: Option<Time>| {
+            time.map_or_else(|| "never".to_owned(), |time| (time - world.now).as_secs().to_string())
+        };
+        let (renews, expires) = (seconds(lease.renew_at()), seconds(lease.expires_at()));
+        let fields: [(&str, &dyn Display); 4] = [
+            ("address", &terms.address),
+            ("server", &terms.server),
+            ("renews_in_s", &renews),
+            ("expires_in_s", &expires),
+        ];
+        self.log(Level::Info, what, &fields);
+        if before == Some(&terms) {
+            return;
+        }
+        let index = self.place.link;
+        let is_told = self.is_told;
+        let (priority, mtu) = (self.wanted.priority, self.wanted.mtu);
+        let apply = |inside: &mut Inside| {
+            if mtu && before.map(|before| before.mtu) != Some(terms.mtu) {
+                inside.set_mtu(index, &terms)?;
+            }
+            if is_told {
+                inside.change(index, before, Some(&terms), priority)?;
+            }
+            Ok(())
+        };
+        let applied = self.inside(world).and_then(|mut inside| apply(&mut inside));
+        if let Err(why) = applied {
+            self.log(Level::Error, "cannot apply the lease to the link", &[("why", &why)]);
+        }
+        if before.map(|before| before.address) != Some(terms.address)
+            && let IpAddr::V4(address) = terms.address.address
+            && let Err(why) = self.send_arp(Arp::announcement(self.place.mac, address), world)
+        {
+            // Neighbours that know another user of the address learn it later.
+            self.log(Level::Warning, "cannot announce the address", &[("why", &why)]);
+        }
+    }
+
+    /// The server has taken the lease back; another is looked for.
+    fn unbound(&self, before: Option<&Terms>, why: &Refusal, world: &World<'_>) {
+        self.log(Level::Warning, "lost the lease", &[("why", why)]);
+        let index = self.place.link;
+        let priority = self.wanted.priority;
+        let removed = self.inside(world).and_then(|mut i| i.change(index, before, None, priority));
+        if let Err(why) = removed {
+            self.log(Level::Error, "cannot take the address from the link", &[("why", &why)]);
+        }
+    }
+
+    /// The lease was not renewed in time: nobody may use the address any more.
+    fn expired(&self, before: Option<&Terms>, world: &World<'_>) -> Outcome {
+        let address = before.map(|terms| terms.address.to_string()).unwrap_or_default();
+        self.log(Level::Error, "expired; the link goes down", &[("address", &address)]);
+        let index = self.place.link;
+        let priority = self.wanted.priority;
+        let end = |inside: &mut Inside| {
+            let removed = inside.change(index, before, None, priority);
+            inside.take_down(index).and(removed)
+        };
+        if let Err(why) = self.inside(world).and_then(|mut inside| end(&mut inside)) {
+            self.log(Level::Error, "cannot take the link down", &[("why", &why)]);
+        }
+        Outcome::Over(Error::new(Code::Internal, format!("the lease of {address} has expired")))
+    }
+
+    /// Enters the namespace, which must still be the one.
+    fn inside(&self, world: &World<'_>) -> Result<Inside, Error> {
+        let inside = Inside::enter(&netns_path(&self.place.netns, world))?;
+        if inside.identity()? == self.place.identity {
+            return Ok(inside);
+        }
+        let msg = format!("network namespace {:?} is another by now", self.place.netns);
+        Err(Error::new(Code::InvalidNetns, msg))
+    }
+}
+
+impl Place {
+    fn of(netns: &str, inside: &Inside, link: &Link, host: &mut Socket) -> Result<Self, Error> {
+        Ok(Self {
+            netns: netns.into(),
+            identity: inside.identity()?,
+            number: inside.number(host)?,
+            link: link.index,
+            mac: mac_of(link)?,
+        })
+    }
+}
+
+/// An attachment in the log.
+struct Name<'a>(&'a Attachment);
+
+impl Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Attachment { network, container, ifname } = self.0;
+        write!(f, "{network}/{container}/{ifname}")
+    }
+}
+
+fn netns_path(netns: &str, world: &World<'_>) -> PathBuf {
+    world.options.below_prefix(Path::new(netns))
+}
+
+fn find(inside: &mut Inside, ifname: &str) -> Result<Link, Error> {
+    inside.link(Target::Name(ifname))?.ok_or_else(|| {
+        let msg = format!("there is no link {ifname:?} in the container to lease an address for");
+        Error::new(Code::Internal, msg)
+    })
+}
+
+fn gone(link: u32) -> Error {
+    Error::new(Code::Internal, format!("link {link} has vanished"))
+}
+
+fn client_conf(
+    attachment: &Attachment,
+    wanted: &Wanted,
+    mac: Mac,
+    link: &Link,
+    options: &Options,
+) -> client::Conf {
+    // An ipvlan has its master's link-layer address, as all its siblings: what is sent to that is the master's.
+    let shares_its_mac = link.kind_name() == "ipvlan";
+    client::Conf {
+        mac,
+        client_id: client_id(attachment),
+        requested: wanted.requested.clone(),
+        provided: wanted.provided.clone(),
+        broadcast: if options.broadcast || shares_its_mac {
+            Broadcast::Always
+        } else {
+            Broadcast::WhenNeeded
+        },
+        probe: if wanted.probe { Probing::On } else { Probing::Off },
+    }
+}
+
+/// By what servers know the container: as with the reference, so that a container keeps its address when the
+/// daemon is changed.
+fn client_id(attachment: &Attachment) -> Vec<u8> {
+    let Attachment { network, container, ifname } = attachment;
+    let names = format!("{container}/{network}/{ifname}");
+    // Type 0: not a link-layer address (RFC 2132, section 9.14).
+    std::iter::once(0).chain(names.bytes().take(LONGEST_CLIENT_ID)).collect()
+}
