@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use plumb::cni::frame;
+use plumb::ipam::dhcp;
 use plumb::plugins::tap;
 use plumb::sys::stdio;
 use plumb::{cli, plugins, trace};
@@ -36,8 +37,12 @@ pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int 
         unsafe { CStr::from_ptr(text) }.to_str().unwrap_or("")
     };
     let called = argument(0).rsplit('/').next().unwrap_or("");
-    match plugins::find(called).or_else(|| plugins::find(argument(1))) {
-        Some(plugin) => {
+    let by_name = plugins::find(called).map(|plugin| (plugin, 1));
+    match by_name.or_else(|| plugins::find(argument(1)).map(|plugin| (plugin, 2))) {
+        Some((plugin, next)) if plugin.name == dhcp::PLUGIN.name && argc > next => {
+            cli::dhcp::run(next.unsigned_abs() as usize)
+        }
+        Some((plugin, _)) => {
             trace::begin_if_asked();
             frame::run(plugin)
         }

@@ -2,6 +2,7 @@
 
 mod cache;
 mod call;
+pub mod dhcp;
 mod driver;
 mod install;
 mod leases;

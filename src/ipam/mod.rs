@@ -19,6 +19,8 @@ pub enum Ipam<'a> {
     HostLocal(&'a Request),
     /// static, called within this process.
     Static(&'a Request),
+    /// dhcp, called within this process.
+    Dhcp(&'a Request),
     /// Another program.
     Foreign(PathBuf, &'a Request),
 }
@@ -37,7 +39,7 @@ pub struct Leased {
 pub enum Undo {
     /// Release these addresses. Those that the attachment held before stay.
     Release(Vec<IpAddr>),
-    /// Have the other program release all that the attachment holds.
+    /// Have all released that the attachment holds.
     Del,
 }
 
@@ -56,12 +58,21 @@ impl<'a> Ipam<'a> {
             Delegate::SameProgram if name == static_ipam::PLUGIN.name => {
                 Ok(Some(Self::Static(request)))
             }
+            Delegate::SameProgram if name == dhcp::PLUGIN.name => Ok(Some(Self::Dhcp(request))),
             Delegate::SameProgram => Err(Error::invalid(
                 "ipam.type",
                 format_args!("{name:?}"),
                 "a plugin for address management",
             )),
         }
+    }
+
+    /// Whether it may ask the container's network for addresses: it is to be called when the container's link
+    /// is up, and as long as it still is. Others are called before there is a link, so that none is made if
+    /// there is no address.
+    #[must_use]
+    pub fn needs_link(&self) -> bool {
+        matches!(self, Self::Dhcp(_) | Self::Foreign(..))
     }
 
     /// Leases addresses.
@@ -78,6 +89,7 @@ impl<'a> Ipam<'a> {
                 let result = static_ipam::add(request)?;
                 Ok(Leased { result, undo: Undo::Release(Vec::new()) })
             }
+            Self::Dhcp(request) => Ok(Leased { result: dhcp::add(request)?, undo: Undo::Del }),
             Self::Foreign(program, request) => {
                 let printed = delegate::execute(program, Command::Add, request)?;
                 let result =
@@ -112,6 +124,7 @@ impl<'a> Ipam<'a> {
         match self {
             Self::HostLocal(request) => host_local::del(request),
             Self::Static(_) => Ok(()),
+            Self::Dhcp(request) => dhcp::del(request),
             Self::Foreign(program, request) => {
                 delegate::execute(program, Command::Del, request).map(drop)
             }
@@ -129,7 +142,7 @@ impl<'a> Ipam<'a> {
             Self::Static(request) => Ok(static_ipam::addresses(request)
                 .ok()
                 .map(|ips| ips.into_iter().map(|ip| ip.address).collect())),
-            Self::Foreign(..) => Ok(None),
+            Self::Dhcp(_) | Self::Foreign(..) => Ok(None),
         }
     }
 
@@ -141,6 +154,7 @@ impl<'a> Ipam<'a> {
         match self {
             Self::HostLocal(request) => host_local::check_leases(request, prev),
             Self::Static(request) => static_ipam::check(request, prev),
+            Self::Dhcp(request) => dhcp::check(request, prev),
             Self::Foreign(program, request) => {
                 delegate::execute(program, Command::Check, request).map(drop)
             }
@@ -155,6 +169,7 @@ impl<'a> Ipam<'a> {
         match self {
             Self::HostLocal(request) => host_local::status(request),
             Self::Static(request) => static_ipam::status(request),
+            Self::Dhcp(request) => dhcp::status(request),
             Self::Foreign(program, request) => {
                 delegate::execute(program, Command::Status, request).map(drop)
             }
@@ -169,6 +184,7 @@ impl<'a> Ipam<'a> {
         match self {
             Self::HostLocal(request) => host_local::gc(request),
             Self::Static(_) => Ok(()),
+            Self::Dhcp(request) => dhcp::gc(request),
             Self::Foreign(program, request) => {
                 delegate::execute(program, Command::Gc, request).map(drop)
             }

@@ -39,7 +39,7 @@ use crate::ipam;
 use crate::nl;
 
 /// All plugins, by name.
-pub const ALL: [&Plugin; 11] = [
+pub const ALL: [&Plugin; 12] = [
     &bridge::PLUGIN,
     &ptp::PLUGIN,
     &macvlan::PLUGIN,
@@ -51,6 +51,7 @@ pub const ALL: [&Plugin; 11] = [
     &loopback::PLUGIN,
     &ipam::host_local::PLUGIN,
     &ipam::static_ipam::PLUGIN,
+    &ipam::dhcp::PLUGIN,
 ];
 
 /// The plugin of this name.
