@@ -93,7 +93,7 @@ fn open_queue() -> io::Result<File> {
     queue
 }
 
-/// Leases the container's addresses; none in a network without address management.
+/// Leases the container's addresses before it has a link; none in a network without address management.
 ///
 /// # Errors
 /// Those of address management; it has no address to give; the container has the interface already.
@@ -103,13 +103,44 @@ pub fn lease<'a>(
     undo: &mut Undo<'a>,
 ) -> Result<CniResult, Error> {
     let Some(ipam) = ipam else { return Ok(CniResult::default()) };
-    if let Ipam::Foreign(..) = ipam {
+    if ipam.needs_link() {
         // Its way back is to release all that the attachment holds: not what a live one has.
         veth::refuse_if_interface_exists(request.netns()?, &request.env.ifname)?;
     }
     let leased = ipam.add()?;
     undo.push_last(move || ipam.undo(&leased.undo));
-    let mut result = leased.result;
+    checked(leased.result)
+}
+
+/// Leases the container's addresses before it has a link, unless that is what they are asked for over: then
+/// there are none yet, and [`lease_over_link`] comes later.
+///
+/// # Errors
+/// As [`lease`].
+pub fn lease_unless_over_link<'a>(
+    request: &Request,
+    ipam: Option<&'a Ipam<'a>>,
+    undo: &mut Undo<'a>,
+) -> Result<CniResult, Error> {
+    lease(request, ipam.filter(|ipam| !ipam.needs_link()), undo)
+}
+
+/// Leases the addresses that are asked for over the container's link, which is there, and up; `None` if they are
+/// not. The lease is released before the link goes.
+///
+/// # Errors
+/// Those of address management; it has no address to give.
+pub fn lease_over_link<'a>(
+    ipam: Option<&'a Ipam<'a>>,
+    undo: &mut Undo<'a>,
+) -> Result<Option<CniResult>, Error> {
+    let Some(ipam) = ipam.filter(|ipam| ipam.needs_link()) else { return Ok(None) };
+    let leased = ipam.add()?;
+    undo.push(move || ipam.undo(&leased.undo));
+    checked(leased.result).map(Some)
+}
+
+fn checked(mut result: CniResult) -> Result<CniResult, Error> {
     // What interfaces address management has made is not ours to tell.
     result.interfaces.clear();
     ipam::require_addresses(&result)?;

@@ -3,7 +3,8 @@
 //!
 //! ADD, in the order in which things happen: the master is found; addresses are leased; the link is made,
 //! in the container and under its final name, so that nothing ever moves; it gets addresses and routes, and
-//! the label by which DEL knows it; and where neighbours share the segment, their silence is waited for.
+//! the label by which DEL knows it; and where neighbours share the segment, their silence is waited for. Addresses
+//! that are asked for over the link itself are leased when that is up.
 //!
 //! DEL needs nothing but the namespace, and if that has gone, nothing at all: the link went with it.
 
@@ -188,14 +189,12 @@ fn attach<'a>(
     }
     let mut result = match (ipam, prev) {
         (None, Some(prev)) => prev,
-        _ => attach::lease(request, ipam, undo)?,
+        _ => attach::lease_unless_over_link(request, ipam, undo)?,
     };
     conf::check_mtu_for(conf.mtu, &result)?;
 
     let birth = Birth { request, conf, attachment, master: master.as_ref() };
     birth.make(&mut below, undo)?;
-    let ipv6 = conf.ipv6(&result);
-    let mut container = Container::require(request.netns()?, &attachment.ifname, ipv6)?;
     let label = attachment.label();
     let change = Change {
         alias: Some(&label),
@@ -203,9 +202,12 @@ fn attach<'a>(
         mac: conf.mac.filter(|_| birth.has_master_to_itself()),
         ..Change::default()
     };
-    if let Some(refusal) = container.bring_up_announced(&result, ipv6.dad, change)? {
-        let rival = birth.rival_of_addresses(&refusal, &mut below, &result);
-        return Err(rival::named(container.refused(refusal), rival));
+    let mut container = birth.configure(&mut below, &result, change)?;
+    if let Some(leased) = attach::lease_over_link(ipam, undo)? {
+        conf::check_mtu_for(conf.mtu, &leased)?;
+        result = leased;
+        container = birth.configure(&mut below, &result, Change::default())?;
+        container.announce(&result)?;
     }
     let link = container.link()?;
     container.await_addresses(&result)?;
@@ -273,6 +275,23 @@ impl<'a> Birth<'a, '_> {
             }
         }
         Ok(first)
+    }
+
+    /// Changes the link and brings it up with the result's addresses and routes.
+    fn configure(
+        &self,
+        below: &mut Socket,
+        result: &CniResult,
+        change: Change<'_>,
+    ) -> Result<Container<'a>, Error> {
+        let ipv6 = self.conf.ipv6(result);
+        let ifname = &self.attachment.ifname;
+        let mut container = Container::require(self.request.netns()?, ifname, ipv6)?;
+        if let Some(refusal) = container.bring_up_announced(result, ipv6.dad, change)? {
+            let rival = self.rival_of_addresses(&refusal, below, result);
+            return Err(rival::named(container.refused(refusal), rival));
+        }
+        Ok(container)
     }
 
     fn has_master_to_itself(&self) -> bool {

@@ -17,6 +17,7 @@ use crate::nl::monitor::{Changes, Monitor};
 use crate::nl::request::Request as NlRequest;
 use crate::nl::route::Route as KernelRoute;
 use crate::nl::{self, Family, Socket, addr, link, route};
+use crate::sys::arp;
 use crate::sys::netns::Netns;
 use crate::sys::sysctl;
 
@@ -203,6 +204,26 @@ impl<'a> Container<'a> {
         let link = self.link()?;
         self.await_addresses(result)?;
         Ok(link)
+    }
+
+    /// Tells the neighbours of the result's IPv4 addresses, which have come to a link that was up already: by its
+    /// coming up the kernel would have told them. A link without ARP has nobody to tell.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn announce(&mut self, result: &CniResult) -> Result<(), Error> {
+        let addresses = result.ips.iter().filter_map(|ip| match ip.address.address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        });
+        let addresses: Vec<_> = addresses.collect();
+        let link = self.link()?;
+        let Some(mac) = link.mac.filter(|_| !link.no_arp && !addresses.is_empty()) else {
+            return Ok(());
+        };
+        let announced = self.netns.inside(|| arp::announce(self.index, mac, &addresses));
+        let announced = announced.and_then(|announced| announced.map_err(Into::into));
+        announced.map_err(|why| setting_error("announce the container's addresses", &why))
     }
 
     /// Changes the link before and after it is given its addresses, then come the routes.

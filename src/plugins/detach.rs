@@ -14,7 +14,8 @@ use crate::nl::{Family, Socket, link, nft};
 
 /// Detaches a container: ends its masquerading, deletes its link by `delete_link`, which says whether
 /// there was one, and releases its addresses. Goes on after a failure; but an address is released only
-/// if all else went, since what could not be removed still has it, and is found by its lease next time.
+/// if all else went, since what could not be removed still has it, and is found by its lease next time. What was
+/// leased over the link is released over it, before it goes.
 ///
 /// # Errors
 /// The first failure, with the others behind it.
@@ -49,6 +50,13 @@ pub fn detach(
         if let Some(rules) = &mut rules {
             errors.note(masquerade::remove(rules, &label, &known));
         }
+    }
+    let (over_link, ipam) = match ipam {
+        Some(ipam) if ipam.needs_link() => (Some(ipam), None),
+        ipam => (None, ipam),
+    };
+    if let Some(ipam) = over_link {
+        errors.note(ipam.del());
     }
     let there_was_a_link = errors.note(delete_link()).unwrap_or(false);
     drop(rules);
@@ -115,6 +123,11 @@ pub fn collect_garbage(request: &Request) -> Result<(), Error> {
         })
     };
     let mut errors = Errors::default();
+    let ipam = errors.note(Ipam::of(request)).flatten();
+    let is_over_link = ipam.as_ref().is_some_and(Ipam::needs_link);
+    if let Some(ipam) = ipam.as_ref().filter(|_| is_over_link) {
+        errors.note(ipam.gc());
+    }
     let swept = errors.note(delete_links(unwanted));
     // Whatever the configuration says now: elements may be of a time when their keys were set.
     if let Some(mut rules) = errors.note(nft::open_if_supported()).flatten() {
@@ -123,7 +136,7 @@ pub fn collect_garbage(request: &Request) -> Result<(), Error> {
     }
     // As with DEL, a lease stays with what could not be removed; with rules it is not known whose they are.
     if let Some(Swept { left, refusals }) = swept {
-        if errors.is_empty() {
+        if errors.is_empty() && !is_over_link {
             errors.note(sweep_leases(request, &left));
         }
         errors.note(refusals);

@@ -4,7 +4,7 @@
 //! veth pair is made, one end born in the container under its final name; the container's end is brought
 //! up with addresses and routes; the host's end becomes a port of the bridge; then the host gets what else
 //! the container needs of it: the gateway's address on the bridge, masquerading, forwarding. The port
-//! forwards when ADD returns.
+//! forwards when ADD returns. Addresses that are asked for over the link itself are leased when the port forwards.
 //!
 //! DEL needs nothing but the configuration: the host's end bears a name that follows from the
 //! attachment's.
@@ -48,6 +48,10 @@ pub const PLUGIN: Plugin = Plugin {
 fn add(request: &Request) -> Result<CniResult, Error> {
     let conf = Conf::read(request)?;
     let (attachment, ipam) = attach::begin(request)?;
+    if conf.leave_down && matches!(ipam, Some(Ipam::Dhcp(_))) {
+        let expected = "false with ipam.type \"dhcp\", which asks over the interface";
+        return Err(Error::invalid("disableContainerInterface", "true", expected));
+    }
     attach::carry_out(request, |undo| attach(request, &conf, &attachment, ipam.as_ref(), undo))
 }
 
@@ -59,15 +63,8 @@ fn attach<'a>(
     undo: &mut Undo<'a>,
 ) -> Result<CniResult, Error> {
     let mut host = Socket::open(Family::Route)?;
-    let mut result = attach::lease(request, ipam, undo)?;
-    super::conf::check_mtu_for(conf.mtu, &result)?;
-    if conf.is_gateway {
-        attach::complete_gateways(&mut result);
-    }
-    if conf.is_default_gateway {
-        gateway::add_default_routes(&mut result);
-    }
-    let gateways = if conf.is_gateway { gateway::addresses(&result) } else { Vec::new() };
+    let leased = attach::lease_unless_over_link(request, ipam, undo)?;
+    let mut result = with_gateways(conf, leased)?;
 
     let mut bridge = device::ensure(&mut host, conf, undo, || {
         // A bridge is not made for an attachment that can't come about.
@@ -104,7 +101,17 @@ fn attach<'a>(
         }
         port = veth::await_carrier(port, || read_port(&mut host, &name, &bridge))?;
     }
+    if let Some(leased) = attach::lease_over_link(ipam, undo)? {
+        result = with_gateways(conf, leased)?;
+        let ipv6 = conf.ipv6(&result);
+        container = Container::require(request.netns()?, &attachment.ifname, ipv6)?;
+        if !conf.leave_down {
+            container.configure(&result, ipv6.dad)?;
+            container.announce(&result)?;
+        }
+    }
 
+    let gateways = if conf.is_gateway { gateway::addresses(&result) } else { Vec::new() };
     // Only now, with a port in the bridge: who takes an address back looks for ports before and after.
     let beside = become_gateway(&mut host, conf, &bridge, &port, attachment, &gateways, undo)?;
     add_rules(conf, attachment, &result, mac, undo)?;
@@ -124,6 +131,18 @@ fn attach<'a>(
     ];
     interfaces.extend(beside.map(|link| attach::interface(&link, link.mac.unwrap_or_default())));
     attach::complete(&mut result, interfaces, &conf.dns);
+    Ok(result)
+}
+
+/// What is leased, with the gateways that the configuration has the container use.
+fn with_gateways(conf: &Conf, mut result: CniResult) -> Result<CniResult, Error> {
+    super::conf::check_mtu_for(conf.mtu, &result)?;
+    if conf.is_gateway {
+        attach::complete_gateways(&mut result);
+    }
+    if conf.is_default_gateway {
+        gateway::add_default_routes(&mut result);
+    }
     Ok(result)
 }
 

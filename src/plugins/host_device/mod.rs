@@ -147,11 +147,17 @@ fn attach<'a>(
         let device = conf.device()?.find(&mut host)?;
         // What is moved loses its addresses, so nothing is tried that is known to fail.
         veth::refuse_if_interface_exists(request.netns()?, &attachment.ifname)?;
-        let result = attach::lease(request, ipam, undo)?;
+        let mut result = attach::lease_unless_over_link(request, ipam, undo)?;
 
         undo.push(move || origin::take_back(request).map(drop));
         let record = origin::give(&mut host, &device, request.netns()?, attachment)?;
-        let link = configure(request, attachment, &result, &record)?;
+        let mut link = configure(request, attachment, &result, &record)?;
+        if let Some(leased) = attach::lease_over_link(ipam, undo)? {
+            result = leased;
+            link = configure(request, attachment, &result, &record)?;
+            let (netns, ifname) = (request.netns()?, &attachment.ifname);
+            Container::require(netns, ifname, Ipv6::DEFAULT)?.announce(&result)?;
+        }
         let pci_id = pci_id(conf, &link);
         (result, Interface { pci_id, ..attach::own_interface(request, &link) })
     };

@@ -18,15 +18,16 @@ use crate::ipam::dhcp::protocol::{Add, Held, Wanted};
 use crate::ipam::dhcp::v4::client::{
     self, Broadcast, Client, Destination, Effect, Listens, Probing, Refusal,
 };
-use crate::ipam::dhcp::v4::frame::{self, Arp, Checksum, Datagram};
+use crate::ipam::dhcp::v4::frame::{self, Checksum, Datagram};
 use crate::ipam::dhcp::v4::message::Message;
 use crate::ipam::dhcp::v4::terms::Terms;
 use crate::net::Mac;
 use crate::nl::Socket;
 use crate::nl::link::{Link, Target};
 use crate::nl::watch::Nsid;
+use crate::sys::arp::{self, Arp};
 use crate::sys::clock::Time;
-use crate::sys::filter::statement;
+use crate::sys::filter;
 use crate::sys::packet::{BROADCAST, PacketSocket, Protocol};
 
 /// How often it is seen whether a link that has just come up has a carrier.
@@ -416,7 +417,7 @@ impl Lease {
         let (protocol, filter) = match hears {
             Listens::Nothing => return Ok(()),
             Listens::Messages => (Protocol::Ipv4, frame::messages_filter(self.place.mac)),
-            Listens::Neighbours(address) => (Protocol::Arp, frame::arp_filter(address)),
+            Listens::Neighbours(address) => (Protocol::Arp, arp::about(address)),
         };
         let socket = self.inside(world)?.packets(protocol, self.place.link, &filter)?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, world.token);
@@ -455,9 +456,8 @@ impl Lease {
         let sent = match open {
             Some(socket) => socket.send(to, packet),
             None => {
-                let nothing = [statement(libc::BPF_RET | libc::BPF_K, 0)];
                 let inside = self.inside(world)?;
-                inside.packets(protocol, self.place.link, &nothing)?.send(to, packet)
+                inside.packets(protocol, self.place.link, &filter::nothing())?.send(to, packet)
             }
         };
         sent.map_err(|errno| {
@@ -507,7 +507,8 @@ impl Lease {
         if let Err(why) = applied {
             self.log(Level::Error, "cannot apply the lease to the link", &[("why", &why)]);
         }
-        if before.map(|before| before.address) != Some(terms.address)
+        if is_told
+            && before.map(|before| before.address) != Some(terms.address)
             && let IpAddr::V4(address) = terms.address.address
             && let Err(why) = self.send_arp(Arp::announcement(self.place.mac, address), world)
         {

@@ -1,6 +1,5 @@
-//! What carries messages: IPv4 and UDP (RFC 791, RFC 768), and ARP (RFC 826, RFC 5227), without the link layer's
-//! header, which the kernel reads and writes (packet(7), `SOCK_DGRAM`). And the filters by which it tells what is
-//! for a client from all else.
+//! What carries messages: IPv4 and UDP (RFC 791, RFC 768), without the link layer's header, which the kernel reads
+//! and writes (packet(7), `SOCK_DGRAM`). And the filter by which it tells what is for a client from all else.
 
 use std::net::Ipv4Addr;
 
@@ -135,95 +134,8 @@ fn sum(begin: u16, bytes: &[u8]) -> u16 {
     u16::try_from(sum).unwrap_or(u16::MAX)
 }
 
-/// An ARP packet for IPv4 on Ethernet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Arp {
-    /// `ares_op`: 1 for a request, 2 for a reply.
-    pub operation: u16,
-    /// The sender's link-layer address.
-    pub sender_mac: Mac,
-    /// The sender's address; unspecified if it has none yet.
-    pub sender: Ipv4Addr,
-    /// The link-layer address asked for, or that of who has asked.
-    pub target_mac: Mac,
-    /// The address asked for, or that of who has asked.
-    pub target: Ipv4Addr,
-}
-
-/// What an ARP packet begins with: Ethernet, IPv4, lengths of their addresses.
-const ARP: [u8; 6] = [0, 1, 8, 0, 6, 4];
-const ARP_LENGTH: usize = 28;
-const ARP_REQUEST: u16 = 1;
-
-impl Arp {
-    /// Asks whether somebody has an address that the sender is about to use (RFC 5227, section 2.1.1).
-    #[must_use]
-    pub const fn probe(mac: Mac, address: Ipv4Addr) -> Self {
-        Self {
-            operation: ARP_REQUEST,
-            sender_mac: mac,
-            sender: Ipv4Addr::UNSPECIFIED,
-            target_mac: Mac([0; 6]),
-            target: address,
-        }
-    }
-
-    /// Says that the sender uses an address from now on (RFC 5227, section 2.3).
-    #[must_use]
-    pub const fn announcement(mac: Mac, address: Ipv4Addr) -> Self {
-        Self { sender: address, ..Self::probe(mac, address) }
-    }
-
-    /// Whether it shows that another than `own` uses `address`, or is about to (RFC 5227, section 2.1.1).
-    #[must_use]
-    pub fn is_of_another_user(&self, address: Ipv4Addr, own: Mac) -> bool {
-        let is_probe = self.sender.is_unspecified() && self.target == address;
-        self.sender_mac != own && (self.sender == address || is_probe)
-    }
-
-    /// The packet.
-    #[must_use]
-    pub fn encode(&self) -> [u8; ARP_LENGTH] {
-        let mut packet = [0; ARP_LENGTH];
-        let parts: [&[u8]; 6] = [
-            &ARP,
-            &self.operation.to_be_bytes(),
-            &self.sender_mac.0,
-            &self.sender.octets(),
-            &self.target_mac.0,
-            &self.target.octets(),
-        ];
-        for (to, from) in packet.iter_mut().zip(parts.into_iter().flatten()) {
-            *to = *from;
-        }
-        packet
-    }
-
-    /// Reads a packet; `None` if it is not of this kind.
-    #[must_use]
-    pub fn read(packet: &[u8]) -> Option<Self> {
-        let (kind, rest) = packet.split_first_chunk()?;
-        if *kind != ARP {
-            return None;
-        }
-        let (operation, rest) = rest.split_first_chunk()?;
-        let (sender_mac, rest) = rest.split_first_chunk()?;
-        let (sender, rest) = rest.split_first_chunk::<4>()?;
-        let (target_mac, rest) = rest.split_first_chunk()?;
-        let (target, _) = rest.split_first_chunk::<4>()?;
-        Some(Self {
-            operation: u16::from_be_bytes(*operation),
-            sender_mac: Mac(*sender_mac),
-            sender: (*sender).into(),
-            target_mac: Mac(*target_mac),
-            target: (*target).into(),
-        })
-    }
-}
-
 const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
 const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
-const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
 /// Four times the lower half of a byte, into the index register: the length of an IPv4 header.
 const LOAD_LENGTH: u32 = libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH;
 /// The same loads, so many bytes behind the index register.
@@ -262,22 +174,6 @@ pub fn messages_filter(mac: Mac) -> Vec<sock_filter> {
         jump(IS, first, 0, 3),
         statement(LOAD_HALF_BEHIND, CHADDR + 4),
         jump(IS, last, 0, 1),
-        statement(RETURN, ALL),
-        statement(RETURN, 0),
-    ]
-}
-
-/// Lets pass what is about an address, of all ARP packets.
-#[must_use]
-pub fn arp_filter(address: Ipv4Addr) -> Vec<sock_filter> {
-    const SENDER: u32 = 14;
-    const TARGET: u32 = 24;
-    let address = address.to_bits();
-    vec![
-        statement(LOAD_WORD, SENDER),
-        jump(IS, address, 2, 0),
-        statement(LOAD_WORD, TARGET),
-        jump(IS, address, 0, 1),
         statement(RETURN, ALL),
         statement(RETURN, 0),
     ]

@@ -1,11 +1,8 @@
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixDatagram;
-
 use proptest::prelude::*;
 
 use super::*;
 use crate::nl::testing::hex;
-use crate::sys::filter;
+use crate::sys::filter::tests::passes;
 
 const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
@@ -86,47 +83,6 @@ fn what_a_client_sends_is_no_servers() {
 }
 
 #[test]
-fn arp_packets_go_both_ways() {
-    let address = Ipv4Addr::new(10, 0, 0, 9);
-    let probe = Arp::probe(MAC, address);
-    let expected = hex("
-        0001 0800 06 04 0001                   # Ethernet, IPv4, lengths, request
-        020000000001 00000000                  # sender
-        000000000000 0a000009                  # target
-    ");
-    assert_eq!(probe.encode(), expected.as_slice());
-    let announcement = Arp::announcement(MAC, address);
-    for arp in [probe, announcement] {
-        assert_eq!(Arp::read(&arp.encode()), Some(arp));
-        for length in 0..ARP_LENGTH {
-            assert_eq!(Arp::read(&arp.encode()[..length]), None);
-        }
-    }
-}
-
-#[test]
-fn a_neighbour_who_asks_for_an_address_is_no_user_of_it() {
-    let address = Ipv4Addr::new(10, 0, 0, 9);
-    let of_another = |arp: Arp| arp.is_of_another_user(address, MAC);
-    assert!(of_another(Arp::announcement(OTHER, address)));
-    assert!(of_another(Arp { operation: 2, ..Arp::announcement(OTHER, address) }));
-    assert!(of_another(Arp::probe(OTHER, address)), "it is about to use it");
-    assert!(!of_another(Arp { sender: SERVER_ADDRESS, ..Arp::probe(OTHER, address) }));
-    assert!(!of_another(Arp::probe(MAC, address)), "our own, come back");
-    assert!(!of_another(Arp::announcement(MAC, address)));
-}
-
-/// Whether the kernel lets a packet pass.
-fn passes(program: &[sock_filter], packet: &[u8]) -> bool {
-    let (ours, theirs) = UnixDatagram::pair().unwrap();
-    ours.set_nonblocking(true).unwrap();
-    filter::attach(ours.as_fd(), program).unwrap();
-    // What is dropped is refused to who sends it, on a unix socket.
-    let _ = theirs.send(packet);
-    ours.recv(&mut [0; 2000]).is_ok()
-}
-
-#[test]
 fn the_kernel_drops_what_is_for_others() {
     let program = messages_filter(MAC);
     let packet = from_server(&reply(MAC));
@@ -150,22 +106,10 @@ fn the_kernel_drops_what_is_for_others() {
     assert!(passes(&program, &longer));
 }
 
-#[test]
-fn the_kernel_drops_what_is_about_other_addresses() {
-    let [address, other] = [9, 10].map(|last| Ipv4Addr::new(10, 0, 0, last));
-    let program = arp_filter(address);
-    assert!(passes(&program, &Arp::probe(OTHER, address).encode()));
-    assert!(passes(&program, &Arp::announcement(OTHER, address).encode()));
-    let reply = Arp { sender: address, target: other, ..Arp::probe(OTHER, other) };
-    assert!(passes(&program, &reply.encode()));
-    assert!(!passes(&program, &Arp::announcement(OTHER, other).encode()));
-}
-
 proptest! {
     #[test]
     fn every_byte_sequence_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
         let _ = Datagram::read(&bytes, Checksum::Verify);
         let _ = Datagram::read(&bytes, Checksum::NotComputedYet);
-        let _ = Arp::read(&bytes);
     }
 }
