@@ -237,6 +237,13 @@ impl Network {
         self.plugins.iter().find_map(addresses).unwrap_or_default()
     }
 
+    /// Whether its addresses come from a DHCP server.
+    #[must_use]
+    pub fn asks_dhcp(&self) -> bool {
+        let asks = |plugin: &Plugin| plugin.conf.get("ipam").is_some_and(|i| i["type"] == "dhcp");
+        self.plugins.iter().any(asks)
+    }
+
     /// The links of the host that its interfaces are on, as far as they are named.
     #[must_use]
     pub fn masters(&self) -> BTreeSet<String> {

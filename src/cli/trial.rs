@@ -98,6 +98,11 @@ pub fn run(options: &Options) -> Result<i32, String> {
         Some(path) => Network::read(path)?,
         None => Network::parse(options.example())?,
     };
+    if network.asks_dhcp() {
+        return Err("a network whose addresses come from a DHCP server (ipam.type dhcp) can't be tried: in a \
+                    throw-away one there is no server"
+            .to_owned());
+    }
     let data_dir = network.take_data_dirs();
     sandbox::enter()?;
     let mut trial = Trial::prepare(network, options)?;

@@ -158,21 +158,21 @@ mod tests {
             20000000 1100 0000 00000000 00000000   # RTM_DELLINK
             00 00 0100 05000000 00000000 ffffffff  # struct ifinfomsg, index 5
             ");
-        assert_eq!(read(&link, Some(3)), Some(Gone::Link(Some(3), 5)));
-        assert_eq!(read(&link, None), Some(Gone::Link(None, 5)));
+        assert_eq!(read(&link.0, Some(3)), Some(Gone::Link(Some(3), 5)));
+        assert_eq!(read(&link.0, None), Some(Gone::Link(None, 5)));
         let port = hex("
             20000000 1100 0000 00000000 00000000   # RTM_DELLINK
             07 00 0100 05000000 00000000 ffffffff  # struct ifinfomsg, AF_BRIDGE
             ");
-        assert_eq!(read(&port, None), None);
+        assert_eq!(read(&port.0, None), None);
         let netns = hex("
             1c000000 5900 0000 00000000 00000000   # RTM_DELNSID
             00000000                               # struct rtgenmsg
             0800 0100 07000000                     # NETNSA_NSID 7
             ");
-        assert_eq!(read(&netns, None), Some(Gone::Netns(7)));
-        for cut in 0..netns.len() {
-            assert_eq!(read(&netns[..cut], None), None, "cut to {cut} bytes");
+        assert_eq!(read(&netns.0, None), Some(Gone::Netns(7)));
+        for cut in 0..netns.0.len() {
+            assert_eq!(read(&netns.0[..cut], None), None, "cut to {cut} bytes");
         }
     }
 }

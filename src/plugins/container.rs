@@ -425,11 +425,14 @@ fn vanished(ifname: &str) -> Error {
     Error::new(Code::Internal, format!("container interface {ifname:?} has vanished"))
 }
 
-/// The next hop of a route: its own, or the first gateway of its family.
+/// The next hop of a route: its own, or the first gateway of its family, unless its scope says that who is there is
+/// on the link.
 #[must_use]
 pub fn next_hop(route: &Route, result: &CniResult) -> Option<IpAddr> {
+    let is_on_link = route.scope.is_some_and(|scope| scope >= libc::RT_SCOPE_LINK.into());
     let of_family = |gateway: &IpAddr| gateway.is_ipv4() == route.dst.address.is_ipv4();
-    route.gw.or_else(|| result.ips.iter().filter_map(|ip| ip.gateway).find(of_family))
+    let mut gateways = result.ips.iter().filter_map(|ip| ip.gateway).filter(|_| !is_on_link);
+    route.gw.or_else(|| gateways.find(of_family))
 }
 
 /// Whether there is an IPv6 address among the result's.

@@ -124,8 +124,9 @@ pub fn collect_garbage(request: &Request) -> Result<(), Error> {
     };
     let mut errors = Errors::default();
     let ipam = errors.note(Ipam::of(request)).flatten();
-    let is_over_link = ipam.as_ref().is_some_and(Ipam::needs_link);
-    if let Some(ipam) = ipam.as_ref().filter(|_| is_over_link) {
+    // Over links that are still there.
+    let is_swept = matches!(ipam, Some(Ipam::Dhcp(_)));
+    if let Some(ipam) = ipam.filter(|_| is_swept) {
         errors.note(ipam.gc());
     }
     let swept = errors.note(delete_links(unwanted));
@@ -136,7 +137,7 @@ pub fn collect_garbage(request: &Request) -> Result<(), Error> {
     }
     // As with DEL, a lease stays with what could not be removed; with rules it is not known whose they are.
     if let Some(Swept { left, refusals }) = swept {
-        if errors.is_empty() && !is_over_link {
+        if errors.is_empty() && !is_swept {
             errors.note(sweep_leases(request, &left));
         }
         errors.note(refusals);

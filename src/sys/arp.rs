@@ -145,7 +145,7 @@ mod tests {
             020000000001 00000000                  # sender
             000000000000 0a000009                  # target
         ");
-        assert_eq!(probe.encode(), expected.as_slice());
+        assert_eq!(probe.encode(), expected.0.as_slice());
         let announcement = Arp::announcement(MAC, address);
         for arp in [probe, announcement] {
             assert_eq!(Arp::read(&arp.encode()), Some(arp));

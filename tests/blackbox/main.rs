@@ -16,6 +16,8 @@ mod child;
 mod cli;
 mod concurrency;
 mod delegation;
+mod dhcp;
+mod dhcp_life;
 mod driver;
 mod dummy;
 mod engines;

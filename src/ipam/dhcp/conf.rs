@@ -171,7 +171,7 @@ fn provided(ipam: &Node<'_>, args: &str) -> Result<Vec<(u8, Vec<u8>)>, Error> {
 /// An argument of `CNI_ARGS`, of which any may be named here. What is no pair is no argument.
 fn argument<'a>(args: &'a str, key: &str) -> Option<&'a str> {
     let pairs = args.split(';').filter_map(|pair| pair.split_once('='));
-    pairs.filter(|(name, _)| *name == key).map(|(_, value)| value).last()
+    pairs.rev().find(|(name, _)| *name == key).map(|(_, value)| value)
 }
 
 fn code(name: &Node<'_>) -> Result<u8, Error> {

@@ -201,7 +201,7 @@ impl Daemon {
         let invalid = |error: Error| io::Error::new(io::ErrorKind::InvalidData, error.msg);
         let mut buffer = [0; 4096];
         loop {
-            if let Some(value) = self.frames.next().map_err(invalid)? {
+            if let Some(value) = self.frames.take().map_err(invalid)? {
                 return Answer::read(&value).map_err(invalid);
             }
             match self.stream.read(&mut buffer) {
@@ -228,7 +228,7 @@ fn is_lost(why: &io::Error) -> bool {
 
 fn unreachable(socket: &Path, why: &io::Error) -> Error {
     let why = match why.kind() {
-        io::ErrorKind::UnexpectedEof => "it has gone".to_owned(),
+        _ if is_lost(why) => "it has gone".to_owned(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it does not answer".to_owned(),
         _ => why.to_string(),
     };

@@ -146,7 +146,7 @@ impl Frames {
     ///
     /// # Errors
     /// It is too long, or not JSON: where the next one begins is not known.
-    pub fn next(&mut self) -> Result<Option<Value>, Error> {
+    pub fn take(&mut self) -> Result<Option<Value>, Error> {
         let Some((length, rest)) = self.unread.split_first_chunk::<4>() else { return Ok(None) };
         let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
         if length > LARGEST {
@@ -413,9 +413,9 @@ mod tests {
         // In the smallest pieces.
         requests.iter().flat_map(Request::frame).for_each(|byte| frames.push(&[byte]));
         for request in requests {
-            assert_eq!(Request::read(&frames.next().unwrap().unwrap()).unwrap(), request);
+            assert_eq!(Request::read(&frames.take().unwrap().unwrap()).unwrap(), request);
         }
-        assert_eq!(frames.next().unwrap(), None);
+        assert_eq!(frames.take().unwrap(), None);
 
         let held = Held {
             attachment: named(),
@@ -435,7 +435,7 @@ mod tests {
         ];
         for answer in answers {
             frames.push(&answer.frame());
-            assert_eq!(Answer::read(&frames.next().unwrap().unwrap()).unwrap(), answer);
+            assert_eq!(Answer::read(&frames.take().unwrap().unwrap()).unwrap(), answer);
         }
     }
 
@@ -476,11 +476,11 @@ mod tests {
     #[test]
     fn a_frame_that_is_too_long_is_refused_before_it_has_come() {
         let mut frames = Frames::default();
-        frames.push(&(LARGEST as u32 + 1).to_be_bytes());
-        assert!(frames.next().is_err());
+        frames.push(&u32::try_from(LARGEST + 1).unwrap().to_be_bytes());
+        assert!(frames.take().is_err());
         let mut frames = Frames::default();
         frames.push(&[0, 0, 0, 1, b'{']);
-        assert!(frames.next().is_err());
+        assert!(frames.take().is_err());
     }
 
     proptest! {
@@ -488,7 +488,7 @@ mod tests {
         fn every_byte_sequence_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let mut frames = Frames::default();
             frames.push(&bytes);
-            while let Ok(Some(value)) = frames.next() {
+            while let Ok(Some(value)) = frames.take() {
                 let _ = Request::read(&value);
                 let _ = Answer::read(&value);
             }

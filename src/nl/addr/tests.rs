@@ -281,7 +281,7 @@ fn an_address_that_is_there_already_is_no_error() {
 
 /// `ip addr del 10.99.0.2/24 dev cni0`
 #[test]
-fn a_missing_address_can_not_be_deleted() {
+fn a_missing_address_is_gone_already() {
     let answer = hex("
         40000000 0200 0003 01000000 00000000   # NLMSG_ERROR, CAPPED | ACK_TLVS
         9dffffff                               # error -99
@@ -290,12 +290,7 @@ fn a_missing_address_can_not_be_deleted() {
                   7420666f 756e6400
         ");
     let request = Delete { link: 2, cidr: cidr("10.99.0.2/24") };
-    let error = answered(&[answer], |kernel| kernel.execute(&[&request])).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "cannot remove address 10.99.0.2/24 from link 2: EADDRNOTAVAIL \
-         (kernel: ipv4: Address not found)"
-    );
+    assert_eq!(answered(&[answer], |kernel| kernel.execute(&[&request])), Ok(()));
 }
 
 fn decode(message: &[u8]) -> Result<Address, Malformed> {

@@ -48,10 +48,6 @@ pub const PLUGIN: Plugin = Plugin {
 fn add(request: &Request) -> Result<CniResult, Error> {
     let conf = Conf::read(request)?;
     let (attachment, ipam) = attach::begin(request)?;
-    if conf.leave_down && matches!(ipam, Some(Ipam::Dhcp(_))) {
-        let expected = "false with ipam.type \"dhcp\", which asks over the interface";
-        return Err(Error::invalid("disableContainerInterface", "true", expected));
-    }
     attach::carry_out(request, |undo| attach(request, &conf, &attachment, ipam.as_ref(), undo))
 }
 
@@ -105,10 +101,8 @@ fn attach<'a>(
         result = with_gateways(conf, leased)?;
         let ipv6 = conf.ipv6(&result);
         container = Container::require(request.netns()?, &attachment.ifname, ipv6)?;
-        if !conf.leave_down {
-            container.configure(&result, ipv6.dad)?;
-            container.announce(&result)?;
-        }
+        container.configure(&result, ipv6.dad)?;
+        container.announce(&result)?;
     }
 
     let gateways = if conf.is_gateway { gateway::addresses(&result) } else { Vec::new() };

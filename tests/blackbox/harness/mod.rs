@@ -10,6 +10,7 @@
 
 mod call;
 mod conf;
+pub mod dhcp;
 mod host;
 mod snapshot;
 

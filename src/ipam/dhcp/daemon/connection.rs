@@ -62,7 +62,7 @@ impl Connection {
     pub fn read(&mut self, now: Time) -> Heard {
         let mut buffer = [0; READ];
         loop {
-            match self.frames.next() {
+            match self.frames.take() {
                 Ok(Some(value)) => return Heard::Request(Request::read(&value)),
                 Ok(None) => {}
                 // Where the next one begins is not known.

@@ -329,7 +329,7 @@ impl Lease {
             Ok(()) => self.log(Level::Info, "released", &[]),
             // The server learns it when the lease expires.
             Err(why) => {
-                self.log(Level::Warning, "cannot tell the server of the release", &[("why", &why)])
+                self.log(Level::Warning, "cannot tell the server of the release", &[("why", &why)]);
             }
         }
     }

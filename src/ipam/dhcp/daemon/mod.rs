@@ -183,11 +183,11 @@ impl Daemon {
 
     /// Takes up what the daemon before has left.
     fn resume(&mut self) -> Result<(), Error> {
-        let (records, refused) = self.store.load()?;
-        for (file, why) in refused {
+        let loaded = self.store.load()?;
+        for (file, why) in loaded.refused {
             log(Level::Warning, "forgot a lease", &[("file", &file), ("why", &why)]);
         }
-        for record in records {
+        for record in loaded.records {
             let id = self.new_id();
             let attachment = record.attachment.clone();
             let seed = self.seeds.hash_one((id, Time::now().since_boot()));
@@ -219,11 +219,8 @@ impl Daemon {
             for event in events.iter().take(count) {
                 match Token::from_number(event.data()) {
                     Some(Token::Listener) => self.accept()?,
-                    Some(Token::Signals) => {
-                        if self.signal()? {
-                            return Ok(());
-                        }
-                    }
+                    Some(Token::Signals) if self.signal()? => return Ok(()),
+                    Some(Token::Signals) => {}
                     Some(Token::Timer) => self.wake()?,
                     Some(Token::Watch) => self.look_who_has_gone()?,
                     Some(Token::Connection(id)) => self.hear_connection(id),

@@ -70,6 +70,15 @@ pub struct Record {
     pub lease: Lease,
 }
 
+/// What a directory held.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Leases of this boot.
+    pub records: Vec<Record>,
+    /// Names of files that hold none, and why.
+    pub refused: Vec<(String, String)>,
+}
+
 /// The directory, which no other daemon uses meanwhile.
 #[derive(Debug)]
 pub struct Store {
@@ -146,13 +155,13 @@ impl Store {
         self.remove(&name).map_err(|why| self.error("remove", &name, why))
     }
 
-    /// Reads all leases, and why what is no lease of this boot's is none, with its name. Such files go.
+    /// Reads all leases. What is no lease of this boot's goes.
     ///
     /// # Errors
     /// The directory can't be read.
-    pub fn load(&self) -> Result<(Vec<Record>, Vec<(String, String)>), Error> {
+    pub fn load(&self) -> Result<Loaded, Error> {
         let error = |why| Error::io(format_args!("list {:?}", self.path.display()), why);
-        let (mut records, mut refused) = (Vec::new(), Vec::new());
+        let mut loaded = Loaded { records: Vec::new(), refused: Vec::new() };
         let copy =
             self.directory.as_fd().try_clone_to_owned().map_err(|why| error(why.to_string()))?;
         let mut directory = Dir::from_fd(copy).map_err(|why| error(why.to_string()))?;
@@ -165,14 +174,14 @@ impl Store {
                 self.read(&name)
             };
             match read {
-                Ok(record) => records.push(record),
+                Ok(record) => loaded.records.push(record),
                 Err(why) => {
                     let _ = self.remove(&name);
-                    refused.push((name, why));
+                    loaded.refused.push((name, why));
                 }
             }
         }
-        Ok((records, refused))
+        Ok(loaded)
     }
 
     fn read(&self, name: &str) -> Result<Record, String> {

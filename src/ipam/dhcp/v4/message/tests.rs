@@ -40,14 +40,18 @@ fn a_message_is_as_rfc_2131_draws_it() {
         01 01 06 00 12345678 0003 8000         # op, htype, hlen, hops, xid, secs, flags
         00000000 00000000 00000000 00000000    # ciaddr, yiaddr, siaddr, giaddr
         020000000001 00000000000000000000      # chaddr
-    ");
+    ")
+    .0;
     expected.resize(236, 0); // sname, file
-    expected.extend(hex("
+    expected.extend(
+        hex("
         63825363
         35 01 01                               # DHCPDISCOVER, which comes first
         37 03 01 03 79                         # what is asked for
         ff
-    "));
+    ")
+        .0,
+    );
     expected.resize(300, 0);
     assert_eq!(discover().encode(), expected);
     let read = Message::decode(&expected).unwrap();
@@ -85,7 +89,7 @@ fn options_that_do_not_fit_are_refused() {
 
 #[test]
 fn long_values_go_in_parts_and_come_together_again() {
-    let value: Vec<u8> = (0..600).map(|n| (n % 251) as u8).collect();
+    let value: Vec<u8> = (0..=250).cycle().take(600).collect();
     let mut message = discover();
     message.options.set(option::SEARCH, &value);
     let bytes = message.encode();

@@ -149,7 +149,7 @@ fn times_come_in_order_whatever_the_server_says() {
         }
         let Times { renew, rebind, expire } = Terms::read(&message).unwrap().times;
         [renew, rebind, expire.unwrap_or(Duration::from_millis(u64::MAX))]
-            .map(|time| time.as_millis() as u64)
+            .map(|time| u64::try_from(time.as_millis()).unwrap())
     };
     assert_eq!(times(Some(80), None, None), [40_000, 70_000, 80_000]);
     assert_eq!(times(None, None, None), [1_800_000, 3_150_000, 3_600_000]);
