@@ -623,3 +623,14 @@ fn client_id(attachment: &Attachment) -> Vec<u8> {
     // Type 0: not a link-layer address (RFC 2132, section 9.14).
     std::iter::once(0).chain(names.bytes().take(LONGEST_CLIENT_ID)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Beside it an idle lease has a few names and lists in memory, and its places in the daemon's tables.
+    #[test]
+    fn a_lease_is_small() {
+        assert!(size_of::<Lease>() <= 768, "{}", size_of::<Lease>());
+    }
+}

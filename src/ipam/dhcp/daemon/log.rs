@@ -34,7 +34,7 @@ fn line(level: Level, what: &str, fields: &[(&str, &dyn fmt::Display)]) -> Strin
             write!(line, " {key}={value}")
         } else {
             // What a server or a container chooses can't begin a line of its own.
-            write!(line, " {key}=\"{}\"", value.escape_debug())
+            write!(line, " {key}={value:?}")
         };
     }
     line.push('\n');

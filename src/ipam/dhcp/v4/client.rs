@@ -651,15 +651,16 @@ impl Client {
         now: Time,
     ) -> Vec<Effect> {
         let server = message.options.address(option::SERVER);
-        let Terms { address, server: own, .. } = extension.lease.terms;
+        let own = extension.lease.terms.server;
         let may_answer = extension.is_rebinding || server.is_none_or(|server| server == own);
         match kind {
             Kind::Ack if may_answer => match Terms::read(message) {
-                Ok(terms) if terms.address.address == address.address => {
+                // Some servers acknowledge another address where they should refuse.
+                Ok(terms) => {
                     self.state = State::Bound(Lease { terms, since: extension.sent });
                     vec![Effect::Bound]
                 }
-                _ => {
+                Err(_) => {
                     self.state = State::Extending(extension);
                     Vec::new()
                 }

@@ -333,13 +333,17 @@ fn a_lease_that_is_taken_back_is_looked_for_anew_for_ever() {
     assert!(now > at(1000.0), "no failure");
 }
 
+/// Where RFC 2131 has a server refuse, some change the address at once.
 #[test]
-fn a_lease_with_another_address_is_no_renewal() {
+fn another_address_is_taken_over_with_what_goes_with_it() {
     let mut client = bound(conf());
     let (renew, _) = sent(&client.elapsed(at(40.0)));
-    let other = Message { yiaddr: Ipv4Addr::new(10, 0, 0, 99), ..answer(&renew, Kind::Ack, &[]) };
-    assert_eq!(client.received(&other, at(41.0)), []);
-    assert_eq!(client.lease().unwrap().address(), ADDRESS);
+    let other = Ipv4Addr::new(10, 0, 0, 99);
+    let bad = answer(&renew, Kind::Ack, &[(option::SUBNET_MASK, &[])]);
+    assert_eq!(client.received(&bad, at(41.0)), []);
+    let ack = Message { yiaddr: other, ..answer(&renew, Kind::Ack, &[]) };
+    assert_eq!(client.received(&ack, at(41.0)), [Effect::Bound]);
+    assert_eq!(client.lease().unwrap().address(), other);
 }
 
 #[test]
