@@ -83,7 +83,10 @@ pub enum Outcome {
 pub struct Lease {
     attachment: Attachment,
     place: Place,
-    wanted: Wanted,
+    /// Metric of its routes.
+    priority: u32,
+    /// Whether the link gets the server's MTU.
+    mtu: bool,
     client: Client,
     /// As long as the link has no carrier yet.
     carrier: Option<Carrier>,
@@ -93,7 +96,7 @@ pub struct Lease {
     /// The plugin was told, so the interface has what the lease says, or gets it by the plugin.
     is_told: bool,
     /// The connections that wait for it.
-    pub waiters: Vec<u32>,
+    waiters: Vec<u32>,
     /// When it wants to be woken, as the daemon has noted it.
     pub wakes: Option<Time>,
 }
@@ -126,12 +129,14 @@ impl Lease {
         if !link.up {
             inside.bring_up(link.index)?;
         }
-        let conf = client_conf(&add.attachment, &add.wanted, place.mac, &link, world.options);
+        let (priority, mtu) = (add.wanted.priority, add.wanted.mtu);
+        let conf = client_conf(&add.attachment, add.wanted, place.mac, &link, world.options);
         let until = world.now + world.options.timeout;
         Ok(Self {
             attachment: add.attachment,
             place,
-            wanted: add.wanted,
+            priority,
+            mtu,
             client: Client::new(conf, world.options.timing(), seed, world.now),
             carrier: Some(Carrier { until, again: world.now }),
             ear: None,
@@ -160,12 +165,14 @@ impl Lease {
                 format!("network namespace {:?} or link {:?} is another", record.netns, link.name);
             return Err(Error::new(Code::Internal, msg));
         }
-        let conf = client_conf(&record.attachment, &record.wanted, place.mac, &link, world.options);
+        let (priority, mtu) = (record.wanted.priority, record.wanted.mtu);
+        let conf = client_conf(&record.attachment, record.wanted, place.mac, &link, world.options);
         let timing = world.options.timing();
         Ok(Self {
             attachment: record.attachment,
             place,
-            wanted: record.wanted,
+            priority,
+            mtu,
             client: Client::resume(conf, timing, seed, record.lease),
             carrier: None,
             ear: None,
@@ -209,7 +216,24 @@ impl Lease {
 
     /// What the plugin is told, if there is a lease.
     pub fn result(&self) -> Option<CniResult> {
-        self.client.lease().map(|lease| lease.terms.result(self.wanted.priority))
+        self.client.lease().map(|lease| lease.terms.result(self.priority))
+    }
+
+    /// The connections that wait for it.
+    #[must_use]
+    pub fn waiters(&self) -> &[u32] {
+        &self.waiters
+    }
+
+    /// Another connection waits for it.
+    pub fn await_by(&mut self, connection: u32) {
+        self.waiters.push(connection);
+    }
+
+    /// A connection waits no longer.
+    pub fn leave(&mut self, connection: u32) {
+        self.waiters.retain(|waiter| *waiter != connection);
+        self.waiters.shrink_to_fit();
     }
 
     /// Whether the plugin has been told the result.
@@ -233,10 +257,23 @@ impl Lease {
             identity: self.place.identity,
             link: self.place.link,
             mac: self.place.mac,
-            wanted: self.wanted.clone(),
+            wanted: self.wanted(),
             next_hop: self.next_hop,
             lease,
         })
+    }
+
+    fn wanted(&self) -> Wanted {
+        let conf = self.client.conf();
+        Wanted {
+            ipv4: true,
+            ipv6: false,
+            requested: conf.requested.clone(),
+            provided: conf.provided.clone(),
+            priority: self.priority,
+            mtu: self.mtu,
+            probe: conf.probe == Probing::On,
+        }
     }
 
     /// The lease as people are told it.
@@ -493,7 +530,7 @@ impl Lease {
         }
         let index = self.place.link;
         let is_told = self.is_told;
-        let (priority, mtu) = (self.wanted.priority, self.wanted.mtu);
+        let (priority, mtu) = (self.priority, self.mtu);
         let apply = |inside: &mut Inside| {
             if mtu && before.map(|before| before.mtu) != Some(terms.mtu) {
                 inside.set_mtu(index, &terms)?;
@@ -521,7 +558,7 @@ impl Lease {
     fn unbound(&self, before: Option<&Terms>, why: &Refusal, world: &World<'_>) {
         self.log(Level::Warning, "lost the lease", &[("why", why)]);
         let index = self.place.link;
-        let priority = self.wanted.priority;
+        let priority = self.priority;
         let removed = self.inside(world).and_then(|mut i| i.change(index, before, None, priority));
         if let Err(why) = removed {
             self.log(Level::Error, "cannot take the address from the link", &[("why", &why)]);
@@ -533,7 +570,7 @@ impl Lease {
         let address = before.map(|terms| terms.address.to_string()).unwrap_or_default();
         self.log(Level::Error, "expired; the link goes down", &[("address", &address)]);
         let index = self.place.link;
-        let priority = self.wanted.priority;
+        let priority = self.priority;
         let end = |inside: &mut Inside| {
             let removed = inside.change(index, before, None, priority);
             inside.take_down(index).and(removed)
@@ -594,7 +631,7 @@ fn gone(link: u32) -> Error {
 
 fn client_conf(
     attachment: &Attachment,
-    wanted: &Wanted,
+    wanted: Wanted,
     mac: Mac,
     link: &Link,
     options: &Options,
@@ -604,8 +641,8 @@ fn client_conf(
     client::Conf {
         mac,
         client_id: client_id(attachment),
-        requested: wanted.requested.clone(),
-        provided: wanted.provided.clone(),
+        requested: wanted.requested,
+        provided: wanted.provided,
         broadcast: if options.broadcast || shares_its_mac {
             Broadcast::Always
         } else {

@@ -417,8 +417,8 @@ impl Daemon {
     fn abandon(&mut self, connection: u32, leases: &[u32]) {
         for id in leases {
             let Some(lease) = self.leases.get_mut(id) else { continue };
-            lease.waiters.retain(|waiter| *waiter != connection);
-            if lease.waiters.is_empty() && !lease.is_told() {
+            lease.leave(connection);
+            if lease.waiters().is_empty() && !lease.is_told() {
                 lease.log(Level::Info, "nobody waits for it any more", &[]);
                 self.release(*id);
             }
@@ -477,7 +477,7 @@ impl Daemon {
 
     fn have_wait(&mut self, connection: u32, id: u32) {
         if let Some(lease) = self.leases.get_mut(&id) {
-            lease.waiters.push(connection);
+            lease.await_by(connection);
         }
         if let Some(waiter) = self.connections.get_mut(&connection) {
             waiter.awaits.push(id);
@@ -502,7 +502,7 @@ impl Daemon {
         }
         for id in &awaits {
             if let Some(lease) = self.leases.get_mut(id) {
-                lease.waiters.retain(|waiter| *waiter != connection);
+                lease.leave(connection);
                 lease.tell();
             }
         }
@@ -545,7 +545,7 @@ impl Daemon {
         match work(lease, &world) {
             Outcome::Same => {}
             Outcome::Bound => {
-                let waiters = lease.waiters.clone();
+                let waiters = lease.waiters().to_vec();
                 if let Some(record) = lease.record() {
                     self.note(self.store.keep(&record));
                 }
@@ -564,7 +564,7 @@ impl Daemon {
     /// Takes a lease off the list that has ended, and tells those who wait for it.
     fn fail(&mut self, id: u32, error: &Error) {
         let Some(lease) = self.remove(id) else { return };
-        for waiter in lease.waiters {
+        for waiter in lease.waiters().to_vec() {
             let Some(connection) = self.connections.get_mut(&waiter) else { continue };
             let others = std::mem::take(&mut connection.awaits);
             self.abandon(waiter, &others);

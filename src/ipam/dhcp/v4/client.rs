@@ -345,6 +345,12 @@ impl Client {
         Self { conf, timing, random: Random(seed), xid: 0, state: State::Bound(lease) }
     }
 
+    /// What it was made with.
+    #[must_use]
+    pub fn conf(&self) -> &Conf {
+        &self.conf
+    }
+
     /// The lease, if there is one that may be used.
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
