@@ -739,6 +739,38 @@ impl Request for SetDown<'_> {
     }
 }
 
+/// Has the kernel tell the neighbours of a link's addresses, as far as sysctls `arp_notify` and `ndisc_notify` have
+/// it do so: it does when the link's own address changes, be it to the same. A link that shares its master's has none to change, and a
+/// device may not take one while it is up: then neighbours learn it when they are spoken to.
+#[derive(Clone, Copy, Debug)]
+pub struct Announce {
+    /// Index of the link.
+    pub link: u32,
+    /// The address that it has.
+    pub mac: Mac,
+}
+
+impl fmt::Display for Announce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "announce addresses of link {}", self.link)
+    }
+}
+
+impl Request for Announce {
+    fn kind(&self) -> u16 {
+        libc::RTM_NEWLINK
+    }
+
+    fn body(&self, out: &mut Encoder) {
+        let change = Change { mac: Some(self.mac), ..Change::default() };
+        Set { target: Target::Index(self.link), change }.body(out);
+    }
+
+    fn tolerates(&self, errno: Errno) -> bool {
+        matches!(errno, Errno::EOPNOTSUPP | Errno::EBUSY | Errno::EADDRNOTAVAIL)
+    }
+}
+
 /// What a link takes and answers, as an administrator sets it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Modes {

@@ -207,7 +207,7 @@ fn attach<'a>(
         conf::check_mtu_for(conf.mtu, &leased)?;
         result = leased;
         container = birth.configure(&mut below, &result, Change::default())?;
-        container.announce(&result)?;
+        container.announce()?;
     }
     let link = container.link()?;
     container.await_addresses(&result)?;

@@ -17,7 +17,6 @@ use crate::nl::monitor::{Changes, Monitor};
 use crate::nl::request::Request as NlRequest;
 use crate::nl::route::Route as KernelRoute;
 use crate::nl::{self, Family, Socket, addr, link, route};
-use crate::sys::arp;
 use crate::sys::netns::Netns;
 use crate::sys::sysctl;
 
@@ -206,24 +205,15 @@ impl<'a> Container<'a> {
         Ok(link)
     }
 
-    /// Tells the neighbours of the result's IPv4 addresses, which have come to a link that was up already: by its
-    /// coming up the kernel would have told them. A link without ARP has nobody to tell.
+    /// Tells the neighbours of addresses that have come to a link that was up already: by its coming up the kernel
+    /// would have told them.
     ///
     /// # Errors
     /// The kernel's refusal.
-    pub fn announce(&mut self, result: &CniResult) -> Result<(), Error> {
-        let addresses = result.ips.iter().filter_map(|ip| match ip.address.address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        });
-        let addresses: Vec<_> = addresses.collect();
-        let link = self.link()?;
-        let Some(mac) = link.mac.filter(|_| !link.no_arp && !addresses.is_empty()) else {
-            return Ok(());
-        };
-        let announced = self.netns.inside(|| arp::announce(self.index, mac, &addresses));
-        let announced = announced.and_then(|announced| announced.map_err(Into::into));
-        announced.map_err(|why| setting_error("announce the container's addresses", &why))
+    pub fn announce(&mut self) -> Result<(), Error> {
+        let Some(mac) = self.link()?.mac else { return Ok(()) };
+        let announce = link::Announce { link: self.index, mac };
+        self.socket.execute(&[&announce]).map_err(|refusal| self.refused(refusal))
     }
 
     /// Changes the link before and after it is given its addresses, then come the routes.

@@ -1,12 +1,10 @@
-//! ARP for IPv4 on Ethernet (RFC 826, RFC 5227): who has an address, and who takes one.
+//! ARP for IPv4 on Ethernet (RFC 826, RFC 5227): who has an address.
 
 use std::net::Ipv4Addr;
 
 use libc::sock_filter;
-use nix::errno::Errno;
 
-use super::filter::{self, jump, statement};
-use super::packet::{BROADCAST, PacketSocket, Protocol};
+use super::filter::{jump, statement};
 use crate::net::Mac;
 
 /// An ARP packet for IPv4 on Ethernet.
@@ -40,12 +38,6 @@ impl Arp {
             target_mac: Mac([0; 6]),
             target: address,
         }
-    }
-
-    /// Says that the sender uses an address from now on (RFC 5227, section 2.3).
-    #[must_use]
-    pub const fn announcement(mac: Mac, address: Ipv4Addr) -> Self {
-        Self { sender: address, ..Self::probe(mac, address) }
     }
 
     /// Whether it shows that another than `own` uses `address`, or is about to (RFC 5227, section 2.1.1).
@@ -114,18 +106,6 @@ pub fn about(address: Ipv4Addr) -> Vec<sock_filter> {
     ]
 }
 
-/// Tells the neighbours on a link of the current network namespace who has these addresses from now on.
-///
-/// # Errors
-/// Those of [`PacketSocket::open`] and [`PacketSocket::send`].
-pub fn announce(link: u32, mac: Mac, addresses: &[Ipv4Addr]) -> Result<(), Errno> {
-    let socket = PacketSocket::open(Protocol::Arp, link, &filter::nothing())?;
-    for address in addresses {
-        socket.send(BROADCAST, &Arp::announcement(mac, *address).encode())?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +115,10 @@ mod tests {
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
     const SERVER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+    fn announcement(mac: Mac, address: Ipv4Addr) -> Arp {
+        Arp { sender: address, ..Arp::probe(mac, address) }
+    }
 
     #[test]
     fn arp_packets_go_both_ways() {
@@ -146,7 +130,7 @@ mod tests {
             000000000000 0a000009                  # target
         ");
         assert_eq!(probe.encode(), expected.0.as_slice());
-        let announcement = Arp::announcement(MAC, address);
+        let announcement = announcement(MAC, address);
         for arp in [probe, announcement] {
             assert_eq!(Arp::read(&arp.encode()), Some(arp));
             for length in 0..ARP_LENGTH {
@@ -159,12 +143,12 @@ mod tests {
     fn a_neighbour_who_asks_for_an_address_is_no_user_of_it() {
         let address = Ipv4Addr::new(10, 0, 0, 9);
         let of_another = |arp: Arp| arp.is_of_another_user(address, MAC);
-        assert!(of_another(Arp::announcement(OTHER, address)));
-        assert!(of_another(Arp { operation: 2, ..Arp::announcement(OTHER, address) }));
+        assert!(of_another(announcement(OTHER, address)));
+        assert!(of_another(Arp { operation: 2, ..announcement(OTHER, address) }));
         assert!(of_another(Arp::probe(OTHER, address)), "it is about to use it");
         assert!(!of_another(Arp { sender: SERVER_ADDRESS, ..Arp::probe(OTHER, address) }));
         assert!(!of_another(Arp::probe(MAC, address)), "our own, come back");
-        assert!(!of_another(Arp::announcement(MAC, address)));
+        assert!(!of_another(announcement(MAC, address)));
     }
 
     #[test]
@@ -172,9 +156,9 @@ mod tests {
         let [address, other] = [9, 10].map(|last| Ipv4Addr::new(10, 0, 0, last));
         let program = about(address);
         assert!(passes(&program, &Arp::probe(OTHER, address).encode()));
-        assert!(passes(&program, &Arp::announcement(OTHER, address).encode()));
+        assert!(passes(&program, &announcement(OTHER, address).encode()));
         let reply = Arp { sender: address, target: other, ..Arp::probe(OTHER, other) };
         assert!(passes(&program, &reply.encode()));
-        assert!(!passes(&program, &Arp::announcement(OTHER, other).encode()));
+        assert!(!passes(&program, &announcement(OTHER, other).encode()));
     }
 }

@@ -181,6 +181,24 @@ fn a_device_of_the_hosts_has_a_lease_of_its_own() {
     assert_eq!(host.ip("link show eth0").as_array().unwrap().len(), 1, "it is back");
 }
 
+/// The link is up before it has its address, so its coming up announces nothing.
+#[test]
+fn neighbours_learn_at_once_who_has_a_leased_address_now() {
+    let host = Host::new();
+    let lan = lan(&host);
+    let _server = kea(&host, &lan, 600, &json!({"pools": [{"pool": "10.0.0.10 - 10.0.0.10"}]}));
+    let _daemon = Daemon::start(&host, &[]);
+    let pod = host.pod("a");
+    // By default the kernel holds on to an entry for a second after its last change.
+    lan.sh("echo 0 > /proc/sys/net/ipv4/neigh/eth0/locktime
+            ip neigh add 10.0.0.10 lladdr 02:00:00:00:00:99 dev eth0 nud stale");
+    let result = host.add(&conf(&json!({})), &pod).ok();
+    let mac = &result["interfaces"][0]["mac"];
+    eventually("the neighbour knows", SOON, || {
+        lan.ip("neigh show to 10.0.0.10")[0]["lladdr"] == *mac
+    });
+}
+
 // ------------------------------------------------------------------------------------- what a result has
 
 #[test]

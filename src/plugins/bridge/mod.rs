@@ -102,7 +102,7 @@ fn attach<'a>(
         let ipv6 = conf.ipv6(&result);
         container = Container::require(request.netns()?, &attachment.ifname, ipv6)?;
         container.configure(&result, ipv6.dad)?;
-        container.announce(&result)?;
+        container.announce()?;
     }
 
     let gateways = if conf.is_gateway { gateway::addresses(&result) } else { Vec::new() };

@@ -156,7 +156,7 @@ fn attach<'a>(
             result = leased;
             link = configure(request, attachment, &result, &record)?;
             let (netns, ifname) = (request.netns()?, &attachment.ifname);
-            Container::require(netns, ifname, Ipv6::DEFAULT)?.announce(&result)?;
+            Container::require(netns, ifname, Ipv6::DEFAULT)?.announce()?;
         }
         let pci_id = pci_id(conf, &link);
         (result, Interface { pci_id, ..attach::own_interface(request, &link) })

@@ -118,13 +118,15 @@ impl Inside {
     }
 
     /// Changes addresses and routes of a link from those of one lease to those of another; of none to none.
-    /// Routes come with the metric `priority`. What is not there to be removed is passed over.
+    /// Routes come with the metric `priority`. What is not there to be removed is passed over. Neighbours are told of
+    /// a new address, by the link's address `mac`.
     ///
     /// # Errors
     /// The kernel's refusal.
     pub fn change(
         &mut self,
         index: u32,
+        mac: Mac,
         from: Option<&Terms>,
         to: Option<&Terms>,
         priority: u32,
@@ -148,12 +150,17 @@ impl Inside {
             without_dad: true,
             without_prefix_route: false,
         });
+        let change = Change { arp_notify: true, ..Change::default() };
+        let notify = new.map(|_| link::Set { target: Target::Index(index), change });
+        let announce = new.map(|_| link::Announce { link: index, mac });
         let mut requests: Vec<&dyn Request> = Vec::new();
         requests.extend(removed.iter().map(|request| request as &dyn Request));
         // The old one first: one that is second in its network goes with the first.
         requests.extend(old.iter().map(|request| request as &dyn Request));
         requests.extend(new.iter().map(|request| request as &dyn Request));
         requests.extend(added.iter().map(|request| request as &dyn Request));
+        requests.extend(notify.iter().map(|request| request as &dyn Request));
+        requests.extend(announce.iter().map(|request| request as &dyn Request));
         Ok(self.socket.execute(&requests)?)
     }
 

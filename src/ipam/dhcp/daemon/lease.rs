@@ -2,16 +2,17 @@
 //! does to that link.
 
 use std::fmt::{self, Display};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::interface::{Inside, mac_of};
 use super::log::{Level, log};
 use super::options::Options;
+use super::poller::{Ear, Poller};
 use super::store::Record;
 use crate::cni::{Attachment, CniResult, Code, Error};
 use crate::ipam::dhcp::protocol::{Add, Held, Wanted};
@@ -28,7 +29,7 @@ use crate::nl::watch::Nsid;
 use crate::sys::arp::{self, Arp};
 use crate::sys::clock::Time;
 use crate::sys::filter;
-use crate::sys::packet::{BROADCAST, PacketSocket, Protocol};
+use crate::sys::packet::{BROADCAST, Protocol};
 
 /// How often it is seen whether a link that has just come up has a carrier.
 const CARRIER_PAUSE: Duration = Duration::from_millis(10);
@@ -60,7 +61,7 @@ pub struct World<'a> {
     /// What the daemon was told.
     pub options: &'a Options,
     /// Where sockets are waited for.
-    pub epoll: &'a Epoll,
+    pub poller: &'a Rc<Poller>,
     /// By which this lease's are known there.
     pub token: u64,
     /// Now.
@@ -90,7 +91,8 @@ pub struct Lease {
     client: Client,
     /// As long as the link has no carrier yet.
     carrier: Option<Carrier>,
-    ear: Option<Ear>,
+    /// The socket that is open, and for what.
+    ear: Option<(Ear, Listens)>,
     /// Where the server's last answer came from: it, or the relay that leads to it.
     next_hop: Mac,
     /// The plugin was told, so the interface has what the lease says, or gets it by the plugin.
@@ -108,13 +110,6 @@ struct Carrier {
     until: Time,
     /// When to look again.
     again: Time,
-}
-
-/// An open socket, and what comes in by it.
-#[derive(Debug)]
-struct Ear {
-    socket: PacketSocket,
-    hears: Listens,
 }
 
 impl Lease {
@@ -317,8 +312,10 @@ impl Lease {
         let mut buffer = [0; LONGEST_PACKET];
         let mut outcome = Outcome::Same;
         for _ in 0..PACKETS_AT_A_TIME {
-            let Some(ear) = &self.ear else { break };
-            let packet = match ear.socket.receive(&mut buffer) {
+            let Some((ear, hears)) = &self.ear else { break };
+            let hears = *hears;
+            let Some(socket) = ear.socket() else { break };
+            let packet = match socket.receive(&mut buffer) {
                 Ok(packet) => packet,
                 Err(Errno::EAGAIN) => break,
                 Err(Errno::EINTR) => continue,
@@ -326,7 +323,7 @@ impl Lease {
                 Err(_) => break,
             };
             let bytes = buffer.get(..packet.length).unwrap_or_default();
-            let next = match ear.hears {
+            let next = match hears {
                 Listens::Neighbours(address) => {
                     let own = self.place.mac;
                     let arp = Arp::read(bytes).filter(|arp| arp.is_of_another_user(address, own));
@@ -447,7 +444,7 @@ impl Lease {
     /// Opens the socket for what the client waits for, and closes the one before.
     fn listen(&mut self, world: &World<'_>) -> Result<(), Error> {
         let hears = self.client.listens();
-        if self.ear.as_ref().is_some_and(|ear| ear.hears == hears) {
+        if self.ear.as_ref().is_some_and(|(_, heard)| *heard == hears) {
             return Ok(());
         }
         self.ear = None;
@@ -457,9 +454,9 @@ impl Lease {
             Listens::Neighbours(address) => (Protocol::Arp, arp::about(address)),
         };
         let socket = self.inside(world)?.packets(protocol, self.place.link, &filter)?;
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, world.token);
-        world.epoll.add(&socket, event).map_err(|errno| Error::io("wait for packets", errno))?;
-        self.ear = Some(Ear { socket, hears });
+        let ear = Ear::new(socket, world.token, world.poller);
+        let ear = ear.map_err(|errno| Error::io("wait for packets", errno))?;
+        self.ear = Some((ear, hears));
         Ok(())
     }
 
@@ -489,12 +486,15 @@ impl Lease {
         packet: &[u8],
         world: &World<'_>,
     ) -> Result<(), Error> {
-        let open = self.ear.as_ref().map(|ear| &ear.socket).filter(|s| s.protocol() == protocol);
-        let sent = match open {
+        let open = self.ear.as_ref().and_then(|(ear, _)| ear.socket());
+        let sent = match open.filter(|socket| socket.protocol() == protocol) {
             Some(socket) => socket.send(to, packet),
             None => {
                 let inside = self.inside(world)?;
-                inside.packets(protocol, self.place.link, &filter::nothing())?.send(to, packet)
+                let socket = inside.packets(protocol, self.place.link, &filter::nothing())?;
+                let sent = socket.send(to, packet);
+                world.poller.close_later(socket);
+                sent
             }
         };
         sent.map_err(|errno| {
@@ -528,29 +528,21 @@ impl Lease {
         if before == Some(&terms) {
             return;
         }
-        let index = self.place.link;
+        let (index, mac) = (self.place.link, self.place.mac);
         let is_told = self.is_told;
-        let (priority, mtu) = (self.priority, self.mtu);
+        let (priority, wants_mtu) = (self.priority, self.mtu);
         let apply = |inside: &mut Inside| {
-            if mtu && before.map(|before| before.mtu) != Some(terms.mtu) {
+            if wants_mtu && before.map(|before| before.mtu) != Some(terms.mtu) {
                 inside.set_mtu(index, &terms)?;
             }
             if is_told {
-                inside.change(index, before, Some(&terms), priority)?;
+                inside.change(index, mac, before, Some(&terms), priority)?;
             }
             Ok(())
         };
         let applied = self.inside(world).and_then(|mut inside| apply(&mut inside));
         if let Err(why) = applied {
             self.log(Level::Error, "cannot apply the lease to the link", &[("why", &why)]);
-        }
-        if is_told
-            && before.map(|before| before.address) != Some(terms.address)
-            && let IpAddr::V4(address) = terms.address.address
-            && let Err(why) = self.send_arp(Arp::announcement(self.place.mac, address), world)
-        {
-            // Neighbours that know another user of the address learn it later.
-            self.log(Level::Warning, "cannot announce the address", &[("why", &why)]);
         }
     }
 
@@ -559,7 +551,9 @@ impl Lease {
         self.log(Level::Warning, "lost the lease", &[("why", why)]);
         let index = self.place.link;
         let priority = self.priority;
-        let removed = self.inside(world).and_then(|mut i| i.change(index, before, None, priority));
+        let removed = self
+            .inside(world)
+            .and_then(|mut i| i.change(index, self.place.mac, before, None, priority));
         if let Err(why) = removed {
             self.log(Level::Error, "cannot take the address from the link", &[("why", &why)]);
         }
@@ -572,7 +566,7 @@ impl Lease {
         let index = self.place.link;
         let priority = self.priority;
         let end = |inside: &mut Inside| {
-            let removed = inside.change(index, before, None, priority);
+            let removed = inside.change(index, self.place.mac, before, None, priority);
             inside.take_down(index).and(removed)
         };
         if let Err(why) = self.inside(world).and_then(|mut inside| end(&mut inside)) {

@@ -5,7 +5,7 @@
 //! a namespace has gone ([`crate::nl::watch`]), a signal comes. A lease that has nothing to wait for has no
 //! socket open: one in a container's namespace would keep that alive.
 //!
-//! [`options`] is the command line, [`store`] the state directory, [`interface`] what is done to a container's
+//! [`poller`] is what is waited for, [`options`] the command line, [`store`] the state directory, [`interface`] what is done to a container's
 //! interface, [`log`] the log.
 
 mod connection;
@@ -14,16 +14,18 @@ mod lease;
 mod listener;
 mod log;
 mod options;
+mod poller;
 mod store;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -35,6 +37,7 @@ use self::lease::{Lease, Outcome, World};
 use self::listener::Listener;
 use self::log::{Level, log};
 use self::options::Options;
+use self::poller::Poller;
 use self::store::{Key, Store, key};
 use crate::cni::{Attachment, CniResult, Code, Error};
 use crate::ipam::dhcp::protocol::{Add, Answer, Request};
@@ -102,7 +105,7 @@ pub fn run(arguments: &[OsString]) -> i32 {
 
 struct Daemon {
     options: Options,
-    epoll: Epoll,
+    poller: Rc<Poller>,
     listener: Listener,
     signals: SignalFd,
     timer: TimerFd,
@@ -141,8 +144,7 @@ impl Daemon {
         let listener = Listener::open(&options)?;
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, flags).map_err(error("make a timer"))?;
-        let flags = EpollCreateFlags::EPOLL_CLOEXEC;
-        let epoll = Epoll::new(flags).map_err(error("wait for events"))?;
+        let poller = Poller::new().map_err(error("wait for events"))?;
         // Before leases are taken up, so that none is missed that goes meanwhile.
         let watch = Watch::open()?;
         let host = Socket::open(Family::Route)?;
@@ -153,12 +155,11 @@ impl Daemon {
             (watch.as_fd(), Token::Watch),
         ];
         for (source, token) in sources {
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, token.to_number());
-            epoll.add(source, event).map_err(error("wait for events"))?;
+            poller.add(source, token.to_number()).map_err(error("wait for events"))?;
         }
         let mut daemon = Self {
             options,
-            epoll,
+            poller: Rc::new(poller),
             listener,
             signals,
             timer,
@@ -196,7 +197,7 @@ impl Daemon {
             let id = self.new_id();
             let attachment = record.attachment.clone();
             let seed = self.seeds.hash_one((id, Time::now().since_boot()));
-            let world = world(&self.options, &self.epoll, id);
+            let world = world(&self.options, &self.poller, id);
             match Lease::resume(record, &mut self.host, &world, seed) {
                 Ok(lease) => {
                     lease.log(Level::Info, "took up again", &[]);
@@ -216,11 +217,8 @@ impl Daemon {
         let mut events = [EpollEvent::empty(); EVENTS];
         loop {
             self.set_timer()?;
-            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
-                Ok(count) => count,
-                Err(Errno::EINTR) => continue,
-                Err(errno) => return Err(Error::io("wait for events", errno)),
-            };
+            let count = self.poller.wait(&mut events);
+            let count = count.map_err(|errno| Error::io("wait for events", errno))?;
             for event in events.iter().take(count) {
                 match Token::from_number(event.data()) {
                     Some(Token::Listener) => self.accept()?,
@@ -325,8 +323,7 @@ impl Daemon {
                 Ok(Some(connection)) => {
                     let id = self.new_id();
                     let token = Token::Connection(id).to_number();
-                    let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
-                    if self.epoll.add(&connection, event).is_ok() {
+                    if self.poller.add(&connection, token).is_ok() {
                         self.connections.insert(id, connection);
                         self.crowd = self.crowd.max(self.connections.len());
                         self.schedule_connection(id);
@@ -337,7 +334,7 @@ impl Daemon {
                     Some(Errno::EAGAIN) => return Ok(()),
                     Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
                         log(Level::Warning, "a connection has to wait", &[("why", &why)]);
-                        let stopped = self.epoll.delete(&self.listener);
+                        let stopped = self.poller.remove(&self.listener);
                         stopped.map_err(|errno| Error::io("wait for connections", errno))?;
                         let again = Time::now() + FULL_PAUSE;
                         self.deadlines.insert((again, Token::Listener));
@@ -352,8 +349,7 @@ impl Daemon {
 
     /// There may be room for another connection by now.
     fn listen_again(&mut self) -> Result<(), Error> {
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Listener.to_number());
-        let added = self.epoll.add(&self.listener, event);
+        let added = self.poller.add(&self.listener, Token::Listener.to_number());
         added.map_err(|errno| Error::io("wait for connections", errno))
     }
 
@@ -386,9 +382,8 @@ impl Daemon {
     fn watch_connection(&self, id: u32) {
         let Some(connection) = self.connections.get(&id) else { return };
         let flags = if connection.is_behind() { EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
-        let mut event = EpollEvent::new(flags, Token::Connection(id).to_number());
         // If it can't be waited for, its silence ends it.
-        let _ = self.epoll.modify(connection, &mut event);
+        let _ = self.poller.change(connection, Token::Connection(id).to_number(), flags);
     }
 
     fn answer(&mut self, id: u32, answer: &Answer) {
@@ -455,7 +450,7 @@ impl Daemon {
     fn add(&mut self, connection: u32, add: Add) {
         let key = key(&add.attachment);
         if let Some(id) = self.by_key.get(&key).copied() {
-            let world = world(&self.options, &self.epoll, id);
+            let world = world(&self.options, &self.poller, id);
             let lives = self.leases.get(&id).is_some_and(|lease| lease.is_of(&add.netns, &world));
             if lives {
                 return self.have_wait(connection, id);
@@ -464,7 +459,7 @@ impl Daemon {
         }
         let id = self.new_id();
         let seed = self.seeds.hash_one((id, Time::now().since_boot()));
-        let world = world(&self.options, &self.epoll, id);
+        let world = world(&self.options, &self.poller, id);
         match Lease::begin(add, &mut self.host, &world, seed) {
             Ok(lease) => {
                 self.insert(id, lease);
@@ -540,7 +535,7 @@ impl Daemon {
 
     /// Has a lease do something, and sees to what that means for others.
     fn with_lease(&mut self, id: u32, work: impl FnOnce(&mut Lease, &World<'_>) -> Outcome) {
-        let world = world(&self.options, &self.epoll, id);
+        let world = world(&self.options, &self.poller, id);
         let Some(lease) = self.leases.get_mut(&id) else { return };
         match work(lease, &world) {
             Outcome::Same => {}
@@ -574,7 +569,7 @@ impl Daemon {
 
     /// Gives a lease back to its server.
     fn release(&mut self, id: u32) {
-        let world = world(&self.options, &self.epoll, id);
+        let world = world(&self.options, &self.poller, id);
         if let Some(lease) = self.leases.get_mut(&id) {
             lease.release(&world);
         }
@@ -619,7 +614,7 @@ impl Daemon {
             };
             let affected: Vec<_> = self.by_link.range(range).map(|(.., id)| *id).collect();
             for id in affected {
-                let world = world(&self.options, &self.epoll, id);
+                let world = world(&self.options, &self.poller, id);
                 // The numbers may be another's by now.
                 if self.leases.get_mut(&id).is_some_and(|lease| !lease.is_there(&world)) {
                     self.end(id, "its link has gone");
@@ -648,8 +643,8 @@ impl Daemon {
 }
 
 /// What a lease needs of the daemon, which is at work on other parts of itself meanwhile.
-fn world<'a>(options: &'a Options, epoll: &'a Epoll, id: u32) -> World<'a> {
-    World { options, epoll, token: Token::Lease(id).to_number(), now: Time::now() }
+fn world<'a>(options: &'a Options, poller: &'a Rc<Poller>, id: u32) -> World<'a> {
+    World { options, poller, token: Token::Lease(id).to_number(), now: Time::now() }
 }
 
 /// Allows as many open files as the process may have at all: a lease at work has one, and so has a connection.
