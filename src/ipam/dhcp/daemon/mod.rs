@@ -47,8 +47,6 @@ use crate::sys::clock::Time;
 
 /// How many events are taken at a time.
 const EVENTS: usize = 64;
-/// After so many connections at once there is memory to be given back.
-const CROWD: usize = 32;
 /// When there are too many open files for another connection, it is tried again after this.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
 
@@ -115,8 +113,6 @@ struct Daemon {
     host: Socket,
     store: Store,
     connections: HashMap<u32, Connection>,
-    /// How many connections there were at most since there were none.
-    crowd: usize,
     leases: HashMap<u32, Box<Lease>>,
     /// Leases by attachment.
     by_key: HashMap<Key, u32>,
@@ -168,7 +164,6 @@ impl Daemon {
             host,
             store,
             connections: HashMap::new(),
-            crowd: 0,
             leases: HashMap::new(),
             by_key: HashMap::new(),
             by_link: BTreeSet::new(),
@@ -325,7 +320,6 @@ impl Daemon {
                     let token = Token::Connection(id).to_number();
                     if self.poller.add(&connection, token).is_ok() {
                         self.connections.insert(id, connection);
-                        self.crowd = self.crowd.max(self.connections.len());
                         self.schedule_connection(id);
                     }
                 }
@@ -403,7 +397,7 @@ impl Daemon {
             self.deadlines.remove(&(time, Token::Connection(id)));
         }
         self.abandon(id, &connection.awaits);
-        if self.connections.is_empty() && std::mem::take(&mut self.crowd) >= CROWD {
+        if self.connections.is_empty() {
             give_back_memory();
         }
     }
@@ -655,7 +649,7 @@ fn raise_limit_of_files() {
     }
 }
 
-/// Gives back what was in use while many asked at once: it lies between what stays, where the allocator leaves it.
+/// Gives back what was in use while somebody asked: it lies between what stays, where the allocator leaves it.
 fn give_back_memory() {
     // SAFETY: malloc_trim(3) has no preconditions.
     unsafe { libc::malloc_trim(0) };
