@@ -70,7 +70,7 @@ fn it_is_renewed_in_time_and_what_has_changed_is_applied() {
         log.lines().any(|line| line.contains("DHCPREQUEST") && line.contains(&unicast)),
         "by unicast"
     );
-    assert_eq!(pod.addresses("eth0"), [leased.clone()]);
+    assert_eq!(pod.addresses("eth0"), std::slice::from_ref(&leased));
 
     // Other routes, and another MTU.
     server.end(Signal::SIGTERM);
@@ -507,8 +507,12 @@ fn five_hundred_at_once_each_have_a_lease_of_their_own() {
     let of_a_lease = (own_memory(&daemon) - before) * 1024 / (PODS * LINKS) as u64;
     println!("{} leases in {took:?}, {of_a_lease} bytes each", PODS * LINKS);
     assert!(of_a_lease <= MEMORY_OF_A_LEASE * 1024, "{of_a_lease} bytes of memory for a lease");
-    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
-    assert!(open < 20, "no file stays open for a lease that has nothing to do: {open}");
+    // The kernel takes its time to close a socket, and the daemon does it when there is nothing else to do.
+    eventually(
+        "no file stays open for a lease that has nothing to do",
+        Duration::from_secs(60),
+        || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count() < 20,
+    );
     host.gc(&conf, &[]).ok();
     assert_eq!((leases(&host).len(), kept(&host).len()), (0, 0));
 }

@@ -1,12 +1,12 @@
 //! The daemon: one thread, one loop, for all leases of the node.
 //!
-//! Everything that can happen is an event of epoll(7): a plugin connects or asks ([`connection`]), a packet comes
-//! in on a socket of a lease ([`lease`]), a deadline passes (one timer for all), the kernel tells that a link or
+//! Everything that can happen is an event of epoll(7): a plugin connects or asks (`connection`), a packet comes
+//! in on a socket of a lease (`lease`), a deadline passes (one timer for all), the kernel tells that a link or
 //! a namespace has gone ([`crate::nl::watch`]), a signal comes. A lease that has nothing to wait for has no
 //! socket open: one in a container's namespace would keep that alive.
 //!
-//! [`poller`] is what is waited for, [`options`] the command line, [`store`] the state directory, [`interface`] what is done to a container's
-//! interface, [`log`] the log.
+//! `poller` is what is waited for, `options` the command line, `store` the state directory, `interface` what is done to a container's
+//! interface, `log` the log.
 
 mod connection;
 mod interface;
