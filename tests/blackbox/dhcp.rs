@@ -667,3 +667,29 @@ fn help_names_every_flag() {
         assert_eq!(refused.status.code(), Some(2), "{flags:?}");
     }
 }
+
+/// What the unit for systemd leaves of privileges is enough for a lease's whole life.
+#[test]
+fn the_capabilities_of_the_unit_suffice() {
+    const UNIT: &str = include_str!("../../docs/systemd/plumb-dhcp.service");
+    let set = UNIT.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
+    let kept: Vec<_> =
+        set.split(' ').map(|name| name.replace("CAP_", "+").to_lowercase()).collect();
+    let bounding = format!("--bounding-set=-all,{}", kept.join(","));
+    let host = Host::new();
+    let lan = lan(&host);
+    let _server = dnsmasq(&host, &lan, &["--dhcp-option=option:mtu,1400"]);
+    let script = format!("exec setpriv {bounding} --no-new-privs {BIN}/dhcp daemon 2>>{LOG}");
+    let mut command = host.command("sh");
+    let _daemon = Running::start(command.args(["-c", &script]));
+    eventually("it is ready", SOON, || status(&host).status.success());
+    let pod = host.pod("a");
+    let added = conf(&json!({}));
+    let result = host.add(&added, &pod).ok();
+    assert_eq!(pod.ip("link show eth0")[0]["mtu"], 1400);
+    host.check(&added, &result, &pod).ok();
+    host.del(&added, &pod).ok();
+    host.add(&added, &pod).ok();
+    host.sh("ip netns del a");
+    eventually("it ends with its namespace", SOON, || leases(&host).is_empty());
+}
