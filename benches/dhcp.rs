@@ -191,7 +191,8 @@ fn finish(plugin: Child) -> Result<String> {
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success(), "a plugin failed: {printed}");
     let result: Value = serde_json::from_str(&printed)?;
-    Ok(result["ips"][0]["address"].as_str().context("no address")?.to_owned())
+    let address = result.pointer("/ips/0/address").and_then(Value::as_str);
+    Ok(address.context("no address")?.to_owned())
 }
 
 /// Memory that a process has of its own, in bytes: without its program, which is there as far as it was used.

@@ -8,12 +8,12 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use plumb::cni::json::Node;
 use plumb::ipam::dhcp::protocol::{Answer, Frames, Request};
-use plumb::ipam::dhcp::v4::client::{
-    Broadcast, Client, Conf, Effect, Listens, Phase, Probing, Timing,
-};
+use plumb::ipam::dhcp::life::{Phase, Timing};
+use plumb::ipam::dhcp::terms::Terms;
+use plumb::ipam::dhcp::v4::client::{Broadcast, Client, Conf, Effect, Listens, Probing};
 use plumb::ipam::dhcp::v4::frame::{Checksum, Datagram};
 use plumb::ipam::dhcp::v4::message::Message;
-use plumb::ipam::dhcp::v4::terms::Terms;
+use plumb::ipam::dhcp::v4::terms;
 use plumb::net::{Mac, width};
 use plumb::sys::arp::Arp;
 use plumb::sys::clock::Time;
@@ -108,7 +108,7 @@ fn sent_xid(effects: &[Effect]) -> Option<u32> {
 }
 
 fn check_terms(message: &Message) {
-    let Ok(terms) = Terms::read(message) else { return };
+    let Ok(terms) = terms::read(message) else { return };
     let kept = terms.to_value();
     assert_eq!(Terms::read_json(&Node::root("", &kept)).expect("our own"), terms);
     for route in &terms.routes {

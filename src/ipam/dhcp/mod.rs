@@ -6,7 +6,9 @@
 
 pub mod conf;
 pub mod daemon;
+pub mod life;
 pub mod protocol;
+pub mod terms;
 pub mod v4;
 
 use std::io::{self, Read, Write};

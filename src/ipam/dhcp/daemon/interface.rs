@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::errno::Errno;
 
 use crate::cni::{Code, Error};
-use crate::ipam::dhcp::v4::terms::{self, Terms};
+use crate::ipam::dhcp::terms::{self, Terms};
 use crate::net::Mac;
 use crate::nl::link::{self, Change, Link, Target};
 use crate::nl::request::Request;
@@ -187,7 +187,7 @@ pub fn mac_of(link: &Link) -> Result<Mac, Error> {
 /// A route as the plugins make it of a result.
 fn kernel_route(link: u32, route: &terms::Route, priority: u32) -> route::Route {
     route::Route {
-        gateway: route.via.map(Into::into),
+        gateway: route.via,
         priority,
         scope: route.via.is_none().then_some(libc::RT_SCOPE_LINK),
         ..route::Route::through(link, route.to)

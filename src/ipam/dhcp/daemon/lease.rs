@@ -15,13 +15,14 @@ use super::options::Options;
 use super::poller::{Ear, Poller};
 use super::store::Record;
 use crate::cni::{Attachment, CniResult, Code, Error};
+use crate::ipam::dhcp::life;
 use crate::ipam::dhcp::protocol::{Add, Held, Wanted};
+use crate::ipam::dhcp::terms::Terms;
 use crate::ipam::dhcp::v4::client::{
     self, Broadcast, Client, Destination, Effect, Listens, Probing, Refusal,
 };
 use crate::ipam::dhcp::v4::frame::{self, Checksum, Datagram};
 use crate::ipam::dhcp::v4::message::Message;
-use crate::ipam::dhcp::v4::terms::Terms;
 use crate::net::Mac;
 use crate::nl::Socket;
 use crate::nl::link::{Link, Target};
@@ -283,8 +284,8 @@ impl Lease {
             address: lease.map(|lease| lease.terms.address.to_string()).unwrap_or_default(),
             server: lease.map(|lease| lease.terms.server.to_string()).unwrap_or_default(),
             phase: self.client.phase().to_string(),
-            renews_in: seconds(lease.and_then(client::Lease::renew_at)),
-            expires_in: seconds(lease.and_then(client::Lease::expires_at)),
+            renews_in: seconds(lease.and_then(life::Lease::renew_at)),
+            expires_in: seconds(lease.and_then(life::Lease::expires_at)),
         }
     }
 

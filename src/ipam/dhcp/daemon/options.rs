@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::ipam::dhcp::life::Timing;
 use crate::ipam::dhcp::protocol;
-use crate::ipam::dhcp::v4::client::Timing;
 
 /// Lease addresses from DHCP servers, for all containers of this node
 ///

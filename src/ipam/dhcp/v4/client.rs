@@ -15,7 +15,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::message::{Kind, Message, Options, option};
-use super::terms::Terms;
+use super::terms;
+use crate::ipam::dhcp::life::{Lease, Phase, Random, Timing};
+use crate::ipam::dhcp::terms::Terms;
 use crate::net::Mac;
 use crate::sys::clock::Time;
 
@@ -32,26 +34,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LATER_PAUSE: Duration = Duration::from_secs(10);
 /// How many probes are sent (RFC 5227, section 1.1: `PROBE_NUM`).
 const PROBES: u32 = 3;
-/// The least time before a lease's server is asked again (RFC 2131, section 4.4.5); of a short lease it is part of
-/// that.
-const RENEW_PAUSE: Duration = Duration::from_secs(60);
-const RENEW_PAUSES_OF_LEASE: u32 = 8;
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest message that is taken: what fits into an Ethernet frame.
 const LONGEST_MESSAGE: u16 = 1500 - 20 - 8;
-
-/// How patient a client is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Timing {
-    /// How long a server may take to acknowledge what it has offered, and how long an answer is listened for.
-    pub timeout: Duration,
-    /// How long to wait at most before a message is sent again.
-    pub resend_max: Duration,
-    /// How long to look for an address at all.
-    pub resend_timeout: Duration,
-    /// How long to probe an address.
-    pub probe: Duration,
-}
 
 /// Who the client is and what it asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -86,39 +70,6 @@ pub enum Probing {
     On,
     /// It is not.
     Off,
-}
-
-/// A lease.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Lease {
-    /// What was granted.
-    pub terms: Terms,
-    /// When it was asked for: what its times count from.
-    pub since: Time,
-}
-
-impl Lease {
-    /// T1; `None` if it lasts for ever.
-    #[must_use]
-    pub fn renew_at(&self) -> Option<Time> {
-        self.terms.times.expire.map(|_| self.since + self.terms.times.renew)
-    }
-
-    /// T2; `None` if it lasts for ever.
-    #[must_use]
-    pub fn rebind_at(&self) -> Option<Time> {
-        self.terms.times.expire.map(|_| self.since + self.terms.times.rebind)
-    }
-
-    /// Its end; `None` if it lasts for ever.
-    #[must_use]
-    pub fn expires_at(&self) -> Option<Time> {
-        self.terms.times.expire.map(|expire| self.since + expire)
-    }
-
-    fn address(&self) -> Ipv4Addr {
-        address(&self.terms)
-    }
 }
 
 /// What is to be done, in this order.
@@ -161,39 +112,6 @@ pub enum Listens {
     Messages,
     /// ARP about this address.
     Neighbours(Ipv4Addr),
-}
-
-/// Where a lease is in its life.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Phase {
-    /// Looks for a server, or is about to.
-    Selecting,
-    /// Has taken an offer.
-    Requesting,
-    /// Sees whether another uses the address.
-    Probing,
-    /// Has a lease.
-    Bound,
-    /// Asks its server for more time.
-    Renewing,
-    /// Asks any server for more time.
-    Rebinding,
-    /// Is no more.
-    Ended,
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Selecting => "selecting",
-            Self::Requesting => "requesting",
-            Self::Probing => "probing",
-            Self::Bound => "bound",
-            Self::Renewing => "renewing",
-            Self::Rebinding => "rebinding",
-            Self::Ended => "ended",
-        })
-    }
 }
 
 /// A server's no.
@@ -384,7 +302,7 @@ impl Client {
             State::Searching(search) => match &search.step {
                 Step::Pausing { .. } => Listens::Nothing,
                 Step::Selecting(_) | Step::Requesting { .. } => Listens::Messages,
-                Step::Probing { lease, .. } => Listens::Neighbours(lease.address()),
+                Step::Probing { lease, .. } => Listens::Neighbours(address(&lease.terms)),
             },
             State::Extending(extension) if extension.hears_until.is_some() => Listens::Messages,
             State::Bound(_) | State::Extending(_) | State::Ended => Listens::Nothing,
@@ -459,7 +377,7 @@ impl Client {
                 search.setbacks += 1;
                 let mut effects = Vec::new();
                 if let Step::Probing { lease, .. } = step {
-                    let (address, server) = (lease.address(), lease.terms.server);
+                    let (address, server) = (address(&lease.terms), server(&lease.terms));
                     search.trouble = Trouble::InUse(address, server);
                     let mut options = self.identity(Kind::Decline);
                     options.set(option::REQUESTED_ADDRESS, &address.octets());
@@ -490,10 +408,10 @@ impl Client {
             _ => self.lease()?,
         };
         let mut options = self.identity(Kind::Release);
-        options.set(option::SERVER, &lease.terms.server.octets());
-        let message = self.message(0, lease.address(), options);
+        options.set(option::SERVER, &server(&lease.terms).octets());
+        let message = self.message(0, address(&lease.terms), options);
         let destination =
-            Destination::Server { source: lease.address(), server: lease.terms.server };
+            Destination::Server { source: address(&lease.terms), server: server(&lease.terms) };
         Some(Effect::Send(message, destination))
     }
 
@@ -503,7 +421,7 @@ impl Client {
         let is_late = search.until.is_some_and(|until| now >= until);
         if is_late && !matches!(search.step, Step::Probing { .. }) {
             let trouble = match search.step {
-                Step::Requesting { offer, .. } => Trouble::NoAck(offer.server),
+                Step::Requesting { offer, .. } => Trouble::NoAck(server(&offer)),
                 _ => search.trouble,
             };
             return vec![Effect::Failed(Failure { trouble, after: now - search.since })];
@@ -512,7 +430,7 @@ impl Client {
             Step::Pausing { .. } => self.discover(search.since, None, now),
             Step::Selecting(resend) => self.discover(search.since, Some(resend), now),
             Step::Requesting { offer, until, .. } if now >= until => {
-                search.trouble = Trouble::NoAck(offer.server);
+                search.trouble = Trouble::NoAck(server(&offer));
                 self.discover(search.since, None, now)
             }
             Step::Requesting { offer, sent, until, resend } => {
@@ -547,13 +465,13 @@ impl Client {
     fn request(&self, since: Time, offer: &Terms, now: Time) -> Effect {
         let mut options = self.question(Kind::Request);
         options.set(option::REQUESTED_ADDRESS, &address(offer).octets());
-        options.set(option::SERVER, &offer.server.octets());
+        options.set(option::SERVER, &server(offer).octets());
         let message = self.message(seconds(now - since), Ipv4Addr::UNSPECIFIED, options);
         Effect::Send(message, Destination::Broadcast)
     }
 
     fn probe(&self, lease: Lease, sent: u32, now: Time) -> (Step, Vec<Effect>) {
-        let effect = Effect::Probe(lease.address());
+        let effect = Effect::Probe(address(&lease.terms));
         let next = now + self.timing.probe / PROBES;
         (Step::Probing { lease, sent: sent + 1, next }, vec![effect])
     }
@@ -565,9 +483,9 @@ impl Client {
         message: &Message,
         now: Time,
     ) -> Vec<Effect> {
-        let server = message.options.address(option::SERVER);
+        let said_by = message.options.address(option::SERVER).map(IpAddr::V4);
         let (step, effects) = match (search.step, kind) {
-            (Step::Selecting(resend), Kind::Offer) => match Terms::read(message) {
+            (Step::Selecting(resend), Kind::Offer) => match terms::read(message) {
                 Ok(offer) => {
                     let effect = self.request(search.since, &offer, now);
                     let until = now + self.timing.timeout;
@@ -575,13 +493,13 @@ impl Client {
                     (Step::Requesting { offer, sent: now, until, resend }, vec![effect])
                 }
                 Err(why) => {
-                    let of = server.map_or_else(String::new, |server| format!(" of {server}"));
+                    let of = said_by.map_or_else(String::new, |server| format!(" of {server}"));
                     search.trouble = Trouble::BadOffer(format!("the one{of} has {why}"));
                     (Step::Selecting(resend), Vec::new())
                 }
             },
             (Step::Requesting { offer, sent, until, resend }, Kind::Ack) => {
-                match Terms::read(message) {
+                match terms::read(message) {
                     Ok(terms)
                         if (terms.address.address, terms.server)
                             == (offer.address.address, offer.server) =>
@@ -597,7 +515,7 @@ impl Client {
                 }
             }
             (Step::Requesting { offer, .. }, Kind::Nak)
-                if server.is_none_or(|s| s == offer.server) =>
+                if said_by.is_none_or(|server| server == offer.server) =>
             {
                 search.trouble = Trouble::Refused(refusal(message));
                 let until = now + pause_after(search.setbacks);
@@ -628,21 +546,17 @@ impl Client {
         self.xid = self.random.next_u32();
         let options = self.question(Kind::Request);
         let secs = seconds(now - renew_at);
-        let message = self.message(secs, lease.address(), options);
+        let message = self.message(secs, address(&lease.terms), options);
         let destination = if is_rebinding {
             Destination::Broadcast
         } else {
-            Destination::Server { source: lease.address(), server: lease.terms.server }
+            Destination::Server { source: address(&lease.terms), server: server(&lease.terms) }
         };
-        // Half of the time that is left, but not too often.
-        let shortest = (expires_at - lease.since) / RENEW_PAUSES_OF_LEASE;
-        let shortest = shortest.clamp(SHORTEST_PAUSE, RENEW_PAUSE);
-        let again = now + ((next - now) / 2).max(shortest);
         let extension = Extension {
+            next: lease.next_question(next, now),
             lease,
             sent: now,
             hears_until: Some(now + self.timing.timeout),
-            next: again.min(next),
             is_rebinding,
         };
         self.state = State::Extending(Box::new(extension));
@@ -656,11 +570,11 @@ impl Client {
         message: &Message,
         now: Time,
     ) -> Vec<Effect> {
-        let server = message.options.address(option::SERVER);
+        let server = message.options.address(option::SERVER).map(IpAddr::V4);
         let own = extension.lease.terms.server;
         let may_answer = extension.is_rebinding || server.is_none_or(|server| server == own);
         match kind {
-            Kind::Ack if may_answer => match Terms::read(message) {
+            Kind::Ack if may_answer => match terms::read(message) {
                 // Some servers acknowledge another address where they should refuse.
                 Ok(terms) => {
                     self.state = State::Bound(Lease { terms, since: extension.sent });
@@ -739,7 +653,16 @@ impl Client {
 }
 
 fn address(terms: &Terms) -> Ipv4Addr {
-    match terms.address.address {
+    ipv4(terms.address.address)
+}
+
+fn server(terms: &Terms) -> Ipv4Addr {
+    ipv4(terms.server)
+}
+
+/// The terms of this family have no others.
+fn ipv4(address: IpAddr) -> Ipv4Addr {
+    match address {
         IpAddr::V4(address) => address,
         IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
     }
@@ -756,26 +679,6 @@ fn pause_after(setbacks: u32) -> Duration {
 
 fn seconds(time: Duration) -> u16 {
     u16::try_from(time.as_secs()).unwrap_or(u16::MAX)
-}
-
-/// Random numbers that nobody's secrecy depends on: `SplitMix64`.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next_u32(&mut self) -> u32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap_or(0)
-    }
-
-    /// A time that is up to `by` more or less, but at least half.
-    fn around(&mut self, time: Duration, by: Duration) -> Duration {
-        let by = by.min(time / 2);
-        time - by + (by * 2).mul_f64(f64::from(self.next_u32()) / f64::from(u32::MAX))
-    }
 }
 
 #[cfg(test)]

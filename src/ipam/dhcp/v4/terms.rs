@@ -1,14 +1,10 @@
-//! What a server grants: an address, for how long, and what goes with it.
+//! What a server grants, as its messages say it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 use super::message::{Message, Options, option};
-use crate::cni::json::Node;
-use crate::cni::result::{CniResult, Dns, Ip, Route as ResultRoute};
-use crate::cni::{Code, Error};
+use crate::ipam::dhcp::terms::{Route, Terms, Times, compact};
 use crate::net::Cidr;
 
 /// How long a lease lasts of which the server does not say it, as with the reference.
@@ -24,205 +20,63 @@ const LONGEST_LABEL: usize = 63;
 /// small.
 const MOST: usize = 64;
 
-/// What a server grants.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Terms {
-    /// The address, with the prefix that option 1 tells.
-    pub address: Cidr,
-    /// Who granted it (option 54).
-    pub server: Ipv4Addr,
-    /// The first router (option 3).
-    pub gateway: Option<Ipv4Addr>,
-    /// Routes: those of option 121, or else those of option 33 and the default route through the first router.
-    pub routes: Vec<Route>,
-    /// MTU in bytes (option 26).
-    pub mtu: Option<u16>,
-    /// Servers for name resolution (option 6).
-    pub nameservers: Vec<Ipv4Addr>,
-    /// The local domain (option 15).
-    pub domain: Option<String>,
-    /// Domains to search (option 119).
-    pub search: Vec<String>,
-    /// For how long.
-    pub times: Times,
+/// Reads an offer or an acknowledgement.
+///
+/// # Errors
+/// What is missing or can't be.
+pub fn read(message: &Message) -> Result<Terms, String> {
+    let options = &message.options;
+    let address = message.yiaddr;
+    if !is_unicast(address) {
+        return Err(format!("address {address} can't be a client's"));
+    }
+    let server = options.address(option::SERVER).filter(|server| is_unicast(*server));
+    let server = server.ok_or("no server's address (option 54)")?;
+    let mask = options.address(option::SUBNET_MASK).ok_or("no subnet mask (option 1)")?;
+    let prefix = prefix(mask).ok_or_else(|| format!("subnet mask {mask} has gaps"))?;
+    if options.u32(option::LEASE_TIME) == Some(0) {
+        return Err("a lease of no time at all (option 51)".to_owned());
+    }
+    let mut routers = options.addresses(option::ROUTERS).into_iter().filter(|a| is_unicast(*a));
+    let gateway = routers.next();
+    let routes = match options.get(option::CLASSLESS_ROUTES).map(classless_routes) {
+        Some(routes) => routes.ok_or("routes (option 121) can't be read")?,
+        None => routes_of_old(options, gateway),
+    };
+    let nameservers = options.addresses(option::NAME_SERVERS).into_iter().take(MOST);
+    let search = options.get(option::SEARCH).map(domains).unwrap_or_default();
+    Ok(Terms {
+        address: Cidr { address: address.into(), prefix },
+        server: server.into(),
+        server_id: Vec::new(),
+        gateway: gateway.map(Into::into),
+        routes: compact(routes),
+        mtu: options.u16(option::MTU).filter(|mtu| *mtu >= SMALLEST_MTU),
+        nameservers: compact(nameservers.map(Into::into).collect()),
+        domain: options.text(option::DOMAIN),
+        search: compact(search),
+        times: times(options),
+    })
 }
 
-/// A route.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Route {
-    /// Where it leads; host bits are clear.
-    pub to: Cidr,
-    /// The next hop; if none, who is there is on the link.
-    pub via: Option<Ipv4Addr>,
-}
-
-/// How long a lease lasts, from when it was asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Times {
-    /// T1: when its server is asked to renew it.
-    pub renew: Duration,
-    /// T2: when any server is.
-    pub rebind: Duration,
-    /// When it ends; if never, the other two have no meaning.
-    pub expire: Option<Duration>,
-}
-
-impl Terms {
-    /// Reads an offer or an acknowledgement.
-    ///
-    /// # Errors
-    /// What is missing or can't be.
-    pub fn read(message: &Message) -> Result<Self, String> {
-        let options = &message.options;
-        let address = message.yiaddr;
-        if !is_unicast(address) {
-            return Err(format!("address {address} can't be a client's"));
+/// T1 and T2 are half of the lease and seven eighths (RFC 2131, section 4.4.5) where the server does not say,
+/// or says what can't be: they come in this order.
+fn times(options: &Options) -> Times {
+    let seconds = |code| options.u32(code).map(|seconds| Duration::from_secs(seconds.into()));
+    let lease = match options.u32(option::LEASE_TIME) {
+        Some(FOR_EVER) => {
+            let never = Duration::from_secs(FOR_EVER.into());
+            return Times { renew: never, rebind: never, expire: None };
         }
-        let server = options.address(option::SERVER).filter(|server| is_unicast(*server));
-        let server = server.ok_or("no server's address (option 54)")?;
-        let mask = options.address(option::SUBNET_MASK).ok_or("no subnet mask (option 1)")?;
-        let prefix = prefix(mask).ok_or_else(|| format!("subnet mask {mask} has gaps"))?;
-        if options.u32(option::LEASE_TIME) == Some(0) {
-            return Err("a lease of no time at all (option 51)".to_owned());
-        }
-        let mut routers = options.addresses(option::ROUTERS).into_iter().filter(|a| is_unicast(*a));
-        let gateway = routers.next();
-        let routes = match options.get(option::CLASSLESS_ROUTES).map(classless_routes) {
-            Some(routes) => routes.ok_or("routes (option 121) can't be read")?,
-            None => routes_of_old(options, gateway),
-        };
-        let mut nameservers = options.addresses(option::NAME_SERVERS);
-        nameservers.truncate(MOST);
-        let search = options.get(option::SEARCH).map(domains).unwrap_or_default();
-        Ok(Self {
-            address: Cidr { address: address.into(), prefix },
-            server,
-            gateway,
-            routes: compact(routes),
-            mtu: options.u16(option::MTU).filter(|mtu| *mtu >= SMALLEST_MTU),
-            nameservers: compact(nameservers),
-            domain: options.text(option::DOMAIN),
-            search: compact(search),
-            times: Times::read(options),
-        })
-    }
-
-    /// What the plugin returns; routes have the metric `priority`.
-    #[must_use]
-    pub fn result(&self, priority: u32) -> CniResult {
-        let route = |route: &Route| ResultRoute {
-            priority,
-            // A route to somebody on the link.
-            scope: route.via.is_none().then_some(libc::RT_SCOPE_LINK.into()),
-            ..ResultRoute::via(route.to, route.via.map(IpAddr::V4))
-        };
-        let gateway = self.gateway.map(IpAddr::V4);
-        CniResult {
-            interfaces: Vec::new(),
-            ips: vec![Ip { interface: None, address: self.address, gateway }],
-            routes: self.routes.iter().map(route).collect(),
-            dns: Dns {
-                nameservers: self.nameservers.iter().map(Ipv4Addr::to_string).collect(),
-                domain: self.domain.clone().unwrap_or_default(),
-                search: self.search.clone(),
-                options: Vec::new(),
-            },
-        }
-    }
-
-    /// As it is kept, for [`read_json`](Self::read_json).
-    #[must_use]
-    pub fn to_value(&self) -> Value {
-        let text = |address: &Ipv4Addr| address.to_string();
-        let route = |route: &Route| json!({"to": route.to.to_string(), "via": route.via.as_ref().map(text)});
-        let milliseconds = |time: Duration| time.as_millis().to_string();
-        json!({
-            "address": self.address.to_string(),
-            "server": text(&self.server),
-            "gateway": self.gateway.as_ref().map(text),
-            "routes": self.routes.iter().map(route).collect::<Vec<_>>(),
-            "mtu": self.mtu,
-            "nameservers": self.nameservers.iter().map(text).collect::<Vec<_>>(),
-            "domain": self.domain,
-            "search": self.search,
-            "renewMs": milliseconds(self.times.renew),
-            "rebindMs": milliseconds(self.times.rebind),
-            "expireMs": self.times.expire.map(milliseconds),
-        })
-    }
-
-    /// Reads what was kept.
-    ///
-    /// # Errors
-    /// A key is missing or has the wrong type.
-    pub fn read_json(node: &Node<'_>) -> Result<Self, Error> {
-        let address =
-            |node: &Node<'_>| node.parse("an IPv4 address", |text| text.parse::<Ipv4Addr>().ok());
-        let required = |key| match node.get(key)? {
-            Some(value) => Ok(value),
-            None => Err(Error::invalid(format_args!("{node}.{key}"), "nothing", "a value")),
-        };
-        let time = |node: &Node<'_>| {
-            let read = |text: &str| text.parse().ok().map(Duration::from_millis);
-            node.parse("milliseconds", read)
-        };
-        let route = |node: &Node<'_>| {
-            let Some(to) = node.get("to")? else {
-                return Err(Error::invalid(node, "nothing", "a route"));
-            };
-            let via = node.get("via")?.map(|via| address(&via)).transpose()?;
-            Ok(Route { to: to.cidr()?, via })
-        };
-        let cidr = required("address")?.cidr()?;
-        if !cidr.address.is_ipv4() {
-            return Err(Error::new(Code::InvalidConfig, format!("{cidr} is no IPv4 address")));
-        }
-        let mtu = node.number("mtu", 0..=u16::MAX.into())?;
-        Ok(Self {
-            address: cidr,
-            server: address(&required("server")?)?,
-            gateway: node.get("gateway")?.map(|gateway| address(&gateway)).transpose()?,
-            routes: compact(node.list("routes", route)?),
-            mtu: mtu.and_then(|mtu| u16::try_from(mtu).ok()),
-            nameservers: compact(node.list("nameservers", address)?),
-            domain: node.string("domain")?,
-            search: compact(node.list("search", |name| name.text().map(str::to_owned))?),
-            times: Times {
-                renew: time(&required("renewMs")?)?,
-                rebind: time(&required("rebindMs")?)?,
-                expire: node.get("expireMs")?.map(|expire| time(&expire)).transpose()?,
-            },
-        })
-    }
+        Some(seconds) => Duration::from_secs(seconds.into()),
+        None => DEFAULT_LEASE,
+    };
+    let rebind = seconds(option::REBINDING_TIME).filter(|rebind| *rebind < lease);
+    let rebind = rebind.unwrap_or(lease * 7 / 8);
+    let renew = seconds(option::RENEWAL_TIME).filter(|renew| *renew < rebind);
+    let renew = renew.unwrap_or((lease / 2).min(rebind));
+    Times { renew, rebind, expire: Some(lease) }
 }
-
-impl Times {
-    /// T1 and T2 are half of the lease and seven eighths (RFC 2131, section 4.4.5) where the server does not say,
-    /// or says what can't be: they come in this order.
-    fn read(options: &Options) -> Self {
-        let seconds = |code| options.u32(code).map(|seconds| Duration::from_secs(seconds.into()));
-        let lease = match options.u32(option::LEASE_TIME) {
-            Some(FOR_EVER) => {
-                let never = Duration::from_secs(FOR_EVER.into());
-                return Self { renew: never, rebind: never, expire: None };
-            }
-            Some(seconds) => Duration::from_secs(seconds.into()),
-            None => DEFAULT_LEASE,
-        };
-        let rebind = seconds(option::REBINDING_TIME).filter(|rebind| *rebind < lease);
-        let rebind = rebind.unwrap_or(lease * 7 / 8);
-        let renew = seconds(option::RENEWAL_TIME).filter(|renew| *renew < rebind);
-        let renew = renew.unwrap_or((lease / 2).min(rebind));
-        Self { renew, rebind, expire: Some(lease) }
-    }
-}
-
-/// Without the room that a list has for more: it stays as it is for as long as the lease.
-fn compact<T>(mut list: Vec<T>) -> Vec<T> {
-    list.shrink_to_fit();
-    list
-}
-
 /// Whether a host can have this address.
 fn is_unicast(address: Ipv4Addr) -> bool {
     !(address.is_unspecified()
@@ -257,7 +111,7 @@ fn classless_routes(mut value: &[u8]) -> Option<Vec<Route>> {
         // What a server leaves of host bits is to be ignored (RFC 3442).
         let to = Cidr { address: written.network(), prefix: *prefix };
         let router = Ipv4Addr::from(*router);
-        routes.push(Route { to, via: (!router.is_unspecified()).then_some(router) });
+        routes.push(Route { to, via: (!router.is_unspecified()).then_some(router.into()) });
         value = rest;
     }
     routes.truncate(MOST);
@@ -271,10 +125,10 @@ fn routes_of_old(options: &Options, gateway: Option<Ipv4Addr>) -> Vec<Route> {
     let to_class = |[destination, router]: &[Ipv4Addr; 2]| {
         let class = Cidr { address: (*destination).into(), prefix: class_prefix(*destination)? };
         let to = Cidr { address: class.network(), prefix: class.prefix };
-        Some(Route { to, via: Some(*router) })
+        Some(Route { to, via: Some((*router).into()) })
     };
     let default = Cidr::default_of(Ipv4Addr::UNSPECIFIED.into());
-    let default = gateway.map(|gateway| Route { to: default, via: Some(gateway) });
+    let default = gateway.map(|gateway| Route { to: default, via: Some(gateway.into()) });
     pairs.iter().take(MOST).filter_map(to_class).chain(default).collect()
 }
 
@@ -292,7 +146,7 @@ fn class_prefix(address: Ipv4Addr) -> Option<u8> {
 
 /// Option 119 (RFC 3397): names as in DNS messages, with pointers to earlier ones. From what can't be read on
 /// there is nothing.
-fn domains(value: &[u8]) -> Vec<String> {
+pub(in crate::ipam::dhcp) fn domains(value: &[u8]) -> Vec<String> {
     let mut domains = Vec::new();
     let mut at = 0;
     while at < value.len() && domains.len() < MOST {

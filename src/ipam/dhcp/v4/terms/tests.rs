@@ -1,6 +1,9 @@
 use proptest::prelude::*;
 
+use serde_json::Value;
+
 use super::*;
+use crate::cni::json::Node;
 use crate::ipam::dhcp::v4::message::Kind;
 use crate::net::Mac;
 
@@ -31,7 +34,7 @@ fn offer(options: &[(u8, &[u8])]) -> Message {
 }
 
 fn terms(options: &[(u8, &[u8])]) -> Terms {
-    Terms::read(&offer(options)).unwrap()
+    read(&offer(options)).unwrap()
 }
 
 fn routes(options: &[(u8, &[u8])]) -> Vec<String> {
@@ -53,7 +56,7 @@ fn an_address_a_mask_and_a_server_are_needed() {
         ("1.2.3.4", true),
     ] {
         let message = Message { yiaddr: ip(address), ..offer(&[]) };
-        assert_eq!(Terms::read(&message).is_ok(), sound, "{address}");
+        assert_eq!(read(&message).is_ok(), sound, "{address}");
     }
     for (code, value, named) in [
         (option::SUBNET_MASK, &[255, 0, 255, 0][..], "gaps"),
@@ -63,7 +66,7 @@ fn an_address_a_mask_and_a_server_are_needed() {
         (option::LEASE_TIME, &[0, 0, 0, 0], "option 51"),
         (option::CLASSLESS_ROUTES, &[33, 1, 2, 3, 4, 5, 6, 7, 8, 9], "option 121"),
     ] {
-        let why = Terms::read(&offer(&[(code, value)])).unwrap_err();
+        let why = read(&offer(&[(code, value)])).unwrap_err();
         assert!(why.contains(named), "{why}");
     }
     for (mask, prefix) in
@@ -101,12 +104,12 @@ fn routes_of_option_121_are_before_33_before_3() {
             "10.9.8.7/32 on link"
         ]
     );
-    assert_eq!(terms(&[routers, classless]).gateway, Some(ip("10.0.0.1")));
+    assert_eq!(terms(&[routers, classless]).gateway, Some(ip("10.0.0.1").into()));
     for cut in 1..classless.1.len() {
         // Where a route ends there is no fault to be seen.
         if ![8, 16, 21].contains(&cut) {
             let message = offer(&[(option::CLASSLESS_ROUTES, &classless.1[..cut])]);
-            assert!(Terms::read(&message).is_err(), "cut to {cut} bytes");
+            assert!(read(&message).is_err(), "cut to {cut} bytes");
         }
     }
     assert_eq!(routes(&[(option::STATIC_ROUTES, &[0, 0, 0, 0, 10, 0, 0, 3])]), [""; 0]);
@@ -147,7 +150,7 @@ fn times_come_in_order_whatever_the_server_says() {
                 message.options.set(code, &value.to_be_bytes());
             }
         }
-        let Times { renew, rebind, expire } = Terms::read(&message).unwrap().times;
+        let Times { renew, rebind, expire } = read(&message).unwrap().times;
         [renew, rebind, expire.unwrap_or(Duration::from_millis(u64::MAX))]
             .map(|time| u64::try_from(time.as_millis()).unwrap())
     };
@@ -204,7 +207,7 @@ fn what_is_kept_is_read_again() {
 proptest! {
     #[test]
     fn every_value_is_survived(code in prop::sample::select(vec![1_u8, 3, 6, 15, 26, 33, 51, 54, 58, 59, 119, 121]), value in proptest::collection::vec(any::<u8>(), 0..300)) {
-        if let Ok(terms) = Terms::read(&offer(&[(code, &value)])) {
+        if let Ok(terms) = read(&offer(&[(code, &value)])) {
             let value = terms.to_value();
             prop_assert!(Terms::read_json(&Node::root("", &value)).is_ok());
             let _ = terms.result(1);

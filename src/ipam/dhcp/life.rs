@@ -1,0 +1,117 @@
+//! What the lives of all leases have in common, of whatever family.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::ipam::dhcp::terms::Terms;
+use crate::sys::clock::Time;
+
+/// The least time before a lease's server is asked again (RFC 2131, section 4.4.5); of a short lease it is part of
+/// that.
+const RENEW_PAUSE: Duration = Duration::from_secs(60);
+const RENEW_PAUSES_OF_LEASE: u32 = 8;
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+/// How patient a client is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// How long a server may take to acknowledge what it has offered, and how long an answer is listened for.
+    pub timeout: Duration,
+    /// How long to wait at most before a message is sent again.
+    pub resend_max: Duration,
+    /// How long to look for an address at all.
+    pub resend_timeout: Duration,
+    /// How long to probe an address.
+    pub probe: Duration,
+}
+
+/// A lease.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// What was granted.
+    pub terms: Terms,
+    /// When it was asked for: what its times count from.
+    pub since: Time,
+}
+
+impl Lease {
+    /// T1; `None` if it lasts for ever.
+    #[must_use]
+    pub fn renew_at(&self) -> Option<Time> {
+        self.terms.times.expire.map(|_| self.since + self.terms.times.renew)
+    }
+
+    /// T2; `None` if it lasts for ever.
+    #[must_use]
+    pub fn rebind_at(&self) -> Option<Time> {
+        self.terms.times.expire.map(|_| self.since + self.terms.times.rebind)
+    }
+
+    /// Its end; `None` if it lasts for ever.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Time> {
+        self.terms.times.expire.map(|expire| self.since + expire)
+    }
+
+    /// When to ask again for more time, of whom is asked until `end`: when half of the time that is left has passed,
+    /// but not too soon.
+    #[must_use]
+    pub fn next_question(&self, end: Time, now: Time) -> Time {
+        let all = self.terms.times.expire.unwrap_or_default();
+        let shortest = (all / RENEW_PAUSES_OF_LEASE).clamp(SHORTEST_PAUSE, RENEW_PAUSE);
+        (now + ((end - now) / 2).max(shortest)).min(end)
+    }
+}
+
+/// Where a lease is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Looks for a server, or is about to.
+    Selecting,
+    /// Has taken an offer.
+    Requesting,
+    /// Sees whether another uses the address.
+    Probing,
+    /// Has a lease.
+    Bound,
+    /// Asks its server for more time.
+    Renewing,
+    /// Asks any server for more time.
+    Rebinding,
+    /// Is no more.
+    Ended,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Selecting => "selecting",
+            Self::Requesting => "requesting",
+            Self::Probing => "probing",
+            Self::Bound => "bound",
+            Self::Renewing => "renewing",
+            Self::Rebinding => "rebinding",
+            Self::Ended => "ended",
+        })
+    }
+}
+
+/// Random numbers that nobody's secrecy depends on: `SplitMix64`.
+#[derive(Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next one.
+    pub fn next_u32(&mut self) -> u32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap_or(0)
+    }
+
+    /// A time that is up to `by` more or less, but at least half.
+    pub fn around(&mut self, time: Duration, by: Duration) -> Duration {
+        let by = by.min(time / 2);
+        time - by + (by * 2).mul_f64(f64::from(self.next_u32()) / f64::from(u32::MAX))
+    }
+}
