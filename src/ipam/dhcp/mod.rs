@@ -10,6 +10,7 @@ pub mod life;
 pub mod protocol;
 pub mod terms;
 pub mod v4;
+pub mod v6;
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
