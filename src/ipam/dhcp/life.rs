@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::ipam::dhcp::protocol::Wanted;
 use crate::ipam::dhcp::terms::Terms;
 use crate::sys::clock::Time;
 
@@ -11,6 +12,41 @@ use crate::sys::clock::Time;
 const RENEW_PAUSE: Duration = Duration::from_secs(60);
 const RENEW_PAUSES_OF_LEASE: u32 = 8;
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+/// Of which kind an address is: each has a lease of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// IPv4
+    V4,
+    /// IPv6
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Whether it is asked for.
+    #[must_use]
+    pub fn is_in(self, wanted: &Wanted) -> bool {
+        match self {
+            Self::V4 => wanted.ipv4,
+            Self::V6 => wanted.ipv6,
+        }
+    }
+
+    /// Which one it is, of those that ask for one only.
+    #[must_use]
+    pub fn of(wanted: &Wanted) -> Self {
+        if wanted.ipv6 && !wanted.ipv4 { Self::V6 } else { Self::V4 }
+    }
+
+    /// What asks for nothing but this family.
+    #[must_use]
+    pub fn only(self) -> Wanted {
+        Wanted { ipv4: self == Self::V4, ipv6: self == Self::V6, ..Wanted::default() }
+    }
+}
+
 /// How patient a client is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timing {

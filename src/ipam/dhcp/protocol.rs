@@ -68,7 +68,7 @@ pub struct Add {
 }
 
 /// What is asked of servers, as configured.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Wanted {
     /// An IPv4 address.
     pub ipv4: bool,

@@ -1,5 +1,7 @@
 //! A container's interface, and what a lease does with it.
 
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
@@ -107,6 +109,40 @@ impl Inside {
         opened.map_err(|why| Error::io("enter a network namespace", why))?.map_err(error)
     }
 
+    /// The link-local address of a link, once it can be used (RFC 4862, section 5.3).
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn link_local(&mut self, link: u32) -> Result<Option<Ipv6Addr>, Error> {
+        let is_usable =
+            |found: &&addr::Address| found.link_local && !found.tentative && !found.duplicate;
+        let addresses = addr::of_link(&mut self.socket, link)?;
+        Ok(addresses.iter().filter(is_usable).find_map(|found| match found.cidr.address {
+            IpAddr::V6(address) => Some(address),
+            IpAddr::V4(_) => None,
+        }))
+    }
+
+    /// Opens a UDP socket on a link's link-local address.
+    ///
+    /// # Errors
+    /// The namespace can't be entered; there is no such address; another program has the port.
+    pub fn datagrams(&mut self, port: u16, link: u32) -> Result<UdpSocket, Error> {
+        let address = self.link_local(link)?.ok_or_else(|| {
+            let msg = format!("link {link} has no link-local IPv6 address");
+            Error::new(Code::Internal, msg)
+        })?;
+        let address = SocketAddrV6::new(address, port, 0, link);
+        let opened = self.netns.inside(|| {
+            let socket = UdpSocket::bind(address)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        });
+        let opened = opened.map_err(|why| Error::io("enter a network namespace", why))?;
+        let what = format_args!("open UDP port {port} on link {link}");
+        opened.map_err(|why: io::Error| Error::io(what, why))
+    }
+
     /// Gives the link the MTU that the server names, if it has another.
     ///
     /// # Errors
@@ -147,7 +183,7 @@ impl Inside {
         let new = to.filter(|_| !stays).map(|terms| addr::Add {
             link: index,
             cidr: terms.address,
-            without_dad: true,
+            without_dad: false,
             without_prefix_route: false,
         });
         let change = Change { arp_notify: true, ..Change::default() };

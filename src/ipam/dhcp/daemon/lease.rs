@@ -2,27 +2,27 @@
 //! does to that link.
 
 use std::fmt::{self, Display};
-use std::net::Ipv4Addr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::client::{Client, Hears, Incoming, Outgoing, Start, Step};
 use super::interface::{Inside, mac_of};
 use super::log::{Level, log};
 use super::options::Options;
-use super::poller::{Ear, Poller};
+use super::poller::{Ear, Poller, Source};
 use super::store::Record;
 use crate::cni::{Attachment, CniResult, Code, Error};
-use crate::ipam::dhcp::life;
+use crate::ipam::dhcp::life::{self, Family};
 use crate::ipam::dhcp::protocol::{Add, Held, Wanted};
 use crate::ipam::dhcp::terms::Terms;
-use crate::ipam::dhcp::v4::client::{
-    self, Broadcast, Client, Destination, Effect, Listens, Probing, Refusal,
-};
-use crate::ipam::dhcp::v4::frame::{self, Checksum, Datagram};
-use crate::ipam::dhcp::v4::message::Message;
+use crate::ipam::dhcp::v4::client::Destination;
+use crate::ipam::dhcp::v4::frame;
+use crate::ipam::dhcp::v6::message::{CLIENT_PORT, SERVER_PORT, SERVERS};
 use crate::net::Mac;
 use crate::nl::Socket;
 use crate::nl::link::{Link, Target};
@@ -39,8 +39,6 @@ const PACKETS_AT_A_TIME: usize = 32;
 /// The longest packet: an Ethernet frame's without its header, jumbo frames aside. DHCP's are at most 576 bytes
 /// long unless the client says that it takes more.
 const LONGEST_PACKET: usize = 1500;
-/// The longest client identifier, without its type: an option has room for 255 bytes.
-const LONGEST_CLIENT_ID: usize = 254;
 
 /// Where a lease's link is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -93,7 +91,7 @@ pub struct Lease {
     /// As long as the link has no carrier yet.
     carrier: Option<Carrier>,
     /// The socket that is open, and for what.
-    ear: Option<(Ear, Listens)>,
+    ear: Option<(Ear, Hears)>,
     /// Where the server's last answer came from: it, or the relay that leads to it.
     next_hop: Mac,
     /// The plugin was told, so the interface has what the lease says, or gets it by the plugin.
@@ -114,26 +112,35 @@ struct Carrier {
 }
 
 impl Lease {
-    /// Finds the link of an attachment and begins to look for an address.
+    /// Finds the link of an attachment and begins to look for an address of a family.
     ///
     /// # Errors
     /// There is no such namespace or link, or it can't be brought up.
-    pub fn begin(add: Add, host: &mut Socket, world: &World<'_>, seed: u64) -> Result<Self, Error> {
+    pub fn begin(
+        add: &Add,
+        family: Family,
+        host: &mut Socket,
+        world: &World<'_>,
+        seed: u64,
+    ) -> Result<Self, Error> {
         let mut inside = Inside::enter(&netns_path(&add.netns, world))?;
         let link = find(&mut inside, &add.attachment.ifname)?;
         let place = Place::of(&add.netns, &inside, &link, host)?;
         if !link.up {
             inside.bring_up(link.index)?;
         }
-        let (priority, mtu) = (add.wanted.priority, add.wanted.mtu);
-        let conf = client_conf(&add.attachment, add.wanted, place.mac, &link, world.options);
+        let only = family.only();
+        let wanted = Wanted { ipv4: only.ipv4, ipv6: only.ipv6, ..add.wanted.clone() };
+        let start = Start::New(world.now);
+        let link = (&link, place.mac);
+        let client = Client::new(&add.attachment, wanted, link, world.options, seed, start);
         let until = world.now + world.options.timeout;
         Ok(Self {
-            attachment: add.attachment,
+            attachment: add.attachment.clone(),
             place,
-            priority,
-            mtu,
-            client: Client::new(conf, world.options.timing(), seed, world.now),
+            priority: add.wanted.priority,
+            mtu: add.wanted.mtu,
+            client,
             carrier: Some(Carrier { until, again: world.now }),
             ear: None,
             next_hop: BROADCAST,
@@ -162,14 +169,16 @@ impl Lease {
             return Err(Error::new(Code::Internal, msg));
         }
         let (priority, mtu) = (record.wanted.priority, record.wanted.mtu);
-        let conf = client_conf(&record.attachment, record.wanted, place.mac, &link, world.options);
-        let timing = world.options.timing();
+        let start = Start::With(record.lease);
+        let link = (&link, place.mac);
+        let (attachment, options) = (record.attachment, world.options);
+        let client = Client::new(&attachment, record.wanted, link, options, seed, start);
         Ok(Self {
-            attachment: record.attachment,
+            attachment,
             place,
             priority,
             mtu,
-            client: Client::resume(conf, timing, seed, record.lease),
+            client,
             carrier: None,
             ear: None,
             next_hop: record.next_hop,
@@ -183,6 +192,12 @@ impl Lease {
     #[must_use]
     pub fn attachment(&self) -> &Attachment {
         &self.attachment
+    }
+
+    /// Of which family.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.client.family()
     }
 
     /// Where its link is.
@@ -232,6 +247,12 @@ impl Lease {
         self.waiters.shrink_to_fit();
     }
 
+    /// Whether it has only begun, and nothing was asked yet.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.carrier.is_some()
+    }
+
     /// Whether the plugin has been told the result.
     #[must_use]
     pub fn is_told(&self) -> bool {
@@ -253,23 +274,10 @@ impl Lease {
             identity: self.place.identity,
             link: self.place.link,
             mac: self.place.mac,
-            wanted: self.wanted(),
+            wanted: self.client.wanted(self.priority, self.mtu),
             next_hop: self.next_hop,
             lease,
         })
-    }
-
-    fn wanted(&self) -> Wanted {
-        let conf = self.client.conf();
-        Wanted {
-            ipv4: true,
-            ipv6: false,
-            requested: conf.requested.clone(),
-            provided: conf.provided.clone(),
-            priority: self.priority,
-            mtu: self.mtu,
-            probe: conf.probe == Probing::On,
-        }
     }
 
     /// The lease as people are told it.
@@ -314,41 +322,23 @@ impl Lease {
         let mut outcome = Outcome::Same;
         for _ in 0..PACKETS_AT_A_TIME {
             let Some((ear, hears)) = &self.ear else { break };
-            let hears = *hears;
-            let Some(socket) = ear.socket() else { break };
-            let packet = match socket.receive(&mut buffer) {
-                Ok(packet) => packet,
-                Err(Errno::EAGAIN) => break,
-                Err(Errno::EINTR) => continue,
-                // The link is down, or about to vanish: the kernel tells that in its own way.
+            let Some(source) = ear.source() else { break };
+            let incoming = match Incoming::read(source, *hears, self.place.mac, &mut buffer) {
+                Ok(Some(incoming)) => incoming,
+                Ok(None) | Err(Errno::EINTR) => continue,
+                // There is no more; or the link is down, or about to vanish, which the kernel tells in its own way.
                 Err(_) => break,
             };
-            let bytes = buffer.get(..packet.length).unwrap_or_default();
-            let next = match hears {
-                Listens::Neighbours(address) => {
-                    let own = self.place.mac;
-                    let arp = Arp::read(bytes).filter(|arp| arp.is_of_another_user(address, own));
-                    let Some(arp) = arp else { continue };
-                    let fields: [(&str, &dyn Display); 2] =
-                        [("address", &address), ("user", &arp.sender_mac)];
+            let sender = match &incoming {
+                Incoming::V4(_, sender) => Some(*sender),
+                Incoming::OtherUser(address, user) => {
+                    let fields: [(&str, &dyn Display); 2] = [("address", address), ("user", user)];
                     self.log(Level::Warning, "declines an address that another uses", &fields);
-                    self.drive(world, None, |client| client.conflict(world.now))
+                    None
                 }
-                Listens::Messages => {
-                    let checksum = if packet.lacks_checksum {
-                        Checksum::NotComputedYet
-                    } else {
-                        Checksum::Verify
-                    };
-                    let datagram = Datagram::read(bytes, checksum);
-                    let message = datagram.and_then(|d| Message::decode(d.payload).ok());
-                    let Some(message) = message else { continue };
-                    let sender = Some(packet.from);
-                    self.drive(world, sender, |client| client.received(&message, world.now))
-                }
-                Listens::Nothing => continue,
+                Incoming::V6(..) => None,
             };
-            match next {
+            match self.drive(world, sender, |client| client.heard(&incoming, world.now)) {
                 Outcome::Same => {}
                 Outcome::Bound => outcome = Outcome::Bound,
                 over @ Outcome::Over(_) => return over,
@@ -359,8 +349,8 @@ impl Lease {
 
     /// Gives the address back to the server, if there is one and it can be reached. That is the end.
     pub fn release(&mut self, world: &World<'_>) {
-        let Some(Effect::Send(message, destination)) = self.client.release() else { return };
-        match self.send(&message, destination, world) {
+        let Some(release) = self.client.release() else { return };
+        match self.send(&release, world) {
             Ok(()) => self.log(Level::Info, "released", &[]),
             // The server learns it when the lease expires.
             Err(why) => {
@@ -380,13 +370,17 @@ impl Lease {
 
     fn look_for_carrier(&mut self, until: Time, world: &World<'_>) -> Outcome {
         let index = self.place.link;
-        let link = self.inside(world).and_then(|mut inside| inside.link(Target::Index(index)));
-        let link = match link {
-            Ok(link) => link,
+        let needs_address = self.family() == Family::V6;
+        let looked = self.inside(world).and_then(|mut inside| {
+            let link = inside.link(Target::Index(index))?.ok_or_else(|| gone(index))?;
+            let lacks_address = needs_address && inside.link_local(index)?.is_none();
+            Ok((link, lacks_address))
+        });
+        let (link, lacks_address) = match looked {
+            Ok(looked) => looked,
             Err(error) => return Outcome::Over(error),
         };
-        let Some(link) = link else { return Outcome::Over(gone(index)) };
-        if link.carrier {
+        if link.carrier && !lacks_address {
             self.carrier = None;
             return self.drive(world, None, |client| client.elapsed(world.now));
         }
@@ -394,7 +388,11 @@ impl Lease {
             self.carrier = Some(Carrier { until, again: world.now + CARRIER_PAUSE });
             return Outcome::Same;
         }
-        let state = if link.up { "has no carrier" } else { "is down" };
+        let state = match &link {
+            Link { up: false, .. } => "is down",
+            Link { carrier: false, .. } => "has no carrier",
+            _ => "has no link-local IPv6 address (is sysctl disable_ipv6 set?)",
+        };
         let msg = format!("link {:?} {state}: no DHCP server can be asked", link.name);
         Outcome::Over(Error::new(Code::Internal, msg))
     }
@@ -404,36 +402,30 @@ impl Lease {
         &mut self,
         world: &World<'_>,
         sender: Option<Mac>,
-        work: impl FnOnce(&mut Client) -> Vec<Effect>,
+        work: impl FnOnce(&mut Client) -> Vec<Step>,
     ) -> Outcome {
         let before = self.client.lease().map(|lease| lease.terms.clone());
-        let effects = work(&mut self.client);
-        if let Some(sender) = sender.filter(|_| !effects.is_empty()) {
+        let steps = work(&mut self.client);
+        if let Some(sender) = sender.filter(|_| !steps.is_empty()) {
             self.next_hop = sender;
         }
         // What is sent may be answered at once.
         let mut failure = self.listen(world).err();
         let mut outcome = Outcome::Same;
-        for effect in effects {
-            let sent = match effect {
-                Effect::Send(message, to) => self.send(&message, to, world),
-                Effect::Probe(address) => self.send_arp(Arp::probe(self.place.mac, address), world),
-                Effect::Bound => {
+        for step in steps {
+            match step {
+                Step::Send(outgoing) => failure = failure.or(self.send(&outgoing, world).err()),
+                Step::Bound => {
                     self.bound(before.as_ref(), world);
                     outcome = Outcome::Bound;
-                    Ok(())
                 }
-                Effect::Unbound(why) => {
-                    self.unbound(before.as_ref(), &why, world);
-                    Ok(())
-                }
-                Effect::Expired => return self.expired(before.as_ref(), world),
-                Effect::Failed(failure) => {
-                    let msg = format!("link {:?}: {failure}", self.attachment.ifname);
+                Step::Unbound(why) => self.unbound(before.as_ref(), &why, world),
+                Step::Expired => return self.expired(before.as_ref(), world),
+                Step::Failed(why) => {
+                    let msg = format!("link {:?}: {why}", self.attachment.ifname);
                     return Outcome::Over(Error::new(Code::Internal, msg));
                 }
-            };
-            failure = failure.or(sent.err());
+            }
         }
         if let Some(why) = failure {
             // The client tries again, as long as it is patient.
@@ -444,39 +436,48 @@ impl Lease {
 
     /// Opens the socket for what the client waits for, and closes the one before.
     fn listen(&mut self, world: &World<'_>) -> Result<(), Error> {
-        let hears = self.client.listens();
+        let hears = self.client.hears();
         if self.ear.as_ref().is_some_and(|(_, heard)| *heard == hears) {
             return Ok(());
         }
         self.ear = None;
-        let (protocol, filter) = match hears {
-            Listens::Nothing => return Ok(()),
-            Listens::Messages => (Protocol::Ipv4, frame::messages_filter(self.place.mac)),
-            Listens::Neighbours(address) => (Protocol::Arp, arp::about(address)),
+        let link = self.place.link;
+        let source = match hears {
+            Hears::Nothing => return Ok(()),
+            Hears::V4 => {
+                let filter = frame::messages_filter(self.place.mac);
+                Source::Packets(self.inside(world)?.packets(Protocol::Ipv4, link, &filter)?)
+            }
+            Hears::Neighbours(address) => {
+                let filter = arp::about(address);
+                Source::Packets(self.inside(world)?.packets(Protocol::Arp, link, &filter)?)
+            }
+            Hears::V6 => Source::Datagrams(self.inside(world)?.datagrams(CLIENT_PORT, link)?),
         };
-        let socket = self.inside(world)?.packets(protocol, self.place.link, &filter)?;
-        let ear = Ear::new(socket, world.token, world.poller);
+        let ear = Ear::new(source, world.token, world.poller);
         let ear = ear.map_err(|errno| Error::io("wait for packets", errno))?;
         self.ear = Some((ear, hears));
         Ok(())
     }
 
-    fn send(
-        &self,
-        message: &Message,
-        destination: Destination,
-        world: &World<'_>,
-    ) -> Result<(), Error> {
-        let (source, to, next_hop) = match destination {
-            Destination::Broadcast => (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, BROADCAST),
-            Destination::Server { source, server } => (source, server, self.next_hop),
-        };
-        let packet = frame::udp(source, to, &message.encode());
-        self.send_packet(Protocol::Ipv4, next_hop, &packet, world)
-    }
-
-    fn send_arp(&self, arp: Arp, world: &World<'_>) -> Result<(), Error> {
-        self.send_packet(Protocol::Arp, BROADCAST, &arp.encode(), world)
+    fn send(&self, outgoing: &Outgoing, world: &World<'_>) -> Result<(), Error> {
+        match outgoing {
+            Outgoing::V4(message, destination) => {
+                let (source, to, next_hop) = match *destination {
+                    Destination::Broadcast => {
+                        (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, BROADCAST)
+                    }
+                    Destination::Server { source, server } => (source, server, self.next_hop),
+                };
+                let packet = frame::udp(source, to, &message.encode());
+                self.send_packet(Protocol::Ipv4, next_hop, &packet, world)
+            }
+            Outgoing::Probe(address) => {
+                let probe = Arp::probe(self.place.mac, *address).encode();
+                self.send_packet(Protocol::Arp, BROADCAST, &probe, world)
+            }
+            Outgoing::V6(message) => self.send_datagram(&message.encode(), world),
+        }
     }
 
     /// Sends by the socket that is open, if it is for this, or else by one for the purpose.
@@ -487,10 +488,11 @@ impl Lease {
         packet: &[u8],
         world: &World<'_>,
     ) -> Result<(), Error> {
-        let open = self.ear.as_ref().and_then(|(ear, _)| ear.socket());
-        let sent = match open.filter(|socket| socket.protocol() == protocol) {
-            Some(socket) => socket.send(to, packet),
-            None => {
+        let sent = match self.source() {
+            Some(Source::Packets(socket)) if socket.protocol() == protocol => {
+                socket.send(to, packet)
+            }
+            _ => {
                 let inside = self.inside(world)?;
                 let socket = inside.packets(protocol, self.place.link, &filter::nothing())?;
                 let sent = socket.send(to, packet);
@@ -498,11 +500,26 @@ impl Lease {
                 sent
             }
         };
-        sent.map_err(|errno| {
-            let msg =
-                format!("cannot send a packet on link {:?}: {errno:?}", self.attachment.ifname);
-            Error::new(Code::Internal, msg).with_details(errno.desc())
-        })
+        sent.map_err(|errno| self.unsent(&errno.into()))
+    }
+
+    /// The same with a datagram to all DHCPv6 servers on the link.
+    fn send_datagram(&self, datagram: &[u8], world: &World<'_>) -> Result<(), Error> {
+        let link = self.place.link;
+        let to = SocketAddrV6::new(SERVERS, SERVER_PORT, 0, link);
+        let sent = match self.source() {
+            Some(Source::Datagrams(socket)) => socket.send_to(datagram, to),
+            _ => self.inside(world)?.datagrams(CLIENT_PORT, link)?.send_to(datagram, to),
+        };
+        sent.map(drop).map_err(|why| self.unsent(&why))
+    }
+
+    fn source(&self) -> Option<&Source> {
+        self.ear.as_ref().and_then(|(ear, _)| ear.source())
+    }
+
+    fn unsent(&self, why: &io::Error) -> Error {
+        Error::io(format_args!("send a packet on link {:?}", self.attachment.ifname), why)
     }
 
     /// There is a lease, or it goes on. What is new goes to the interface; of the first lease the plugin sees to
@@ -548,8 +565,8 @@ impl Lease {
     }
 
     /// The server has taken the lease back; another is looked for.
-    fn unbound(&self, before: Option<&Terms>, why: &Refusal, world: &World<'_>) {
-        self.log(Level::Warning, "lost the lease", &[("why", why)]);
+    fn unbound(&self, before: Option<&Terms>, why: &str, world: &World<'_>) {
+        self.log(Level::Warning, "lost the lease", &[("why", &why)]);
         let index = self.place.link;
         let priority = self.priority;
         let removed = self
@@ -622,38 +639,6 @@ fn find(inside: &mut Inside, ifname: &str) -> Result<Link, Error> {
 
 fn gone(link: u32) -> Error {
     Error::new(Code::Internal, format!("link {link} has vanished"))
-}
-
-fn client_conf(
-    attachment: &Attachment,
-    wanted: Wanted,
-    mac: Mac,
-    link: &Link,
-    options: &Options,
-) -> client::Conf {
-    // An ipvlan has its master's link-layer address, as all its siblings: what is sent to that is the master's.
-    let shares_its_mac = link.kind_name() == "ipvlan";
-    client::Conf {
-        mac,
-        client_id: client_id(attachment),
-        requested: wanted.requested,
-        provided: wanted.provided,
-        broadcast: if options.broadcast || shares_its_mac {
-            Broadcast::Always
-        } else {
-            Broadcast::WhenNeeded
-        },
-        probe: if wanted.probe { Probing::On } else { Probing::Off },
-    }
-}
-
-/// By what servers know the container: as with the reference, so that a container keeps its address when the
-/// daemon is changed.
-fn client_id(attachment: &Attachment) -> Vec<u8> {
-    let Attachment { network, container, ifname } = attachment;
-    let names = format!("{container}/{network}/{ifname}");
-    // Type 0: not a link-layer address (RFC 2132, section 9.14).
-    std::iter::once(0).chain(names.bytes().take(LONGEST_CLIENT_ID)).collect()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! `poller` is what is waited for, `options` the command line, `store` the state directory, `interface` what is done to a container's
 //! interface, `log` the log.
 
+mod client;
 mod connection;
 mod interface;
 mod lease;
@@ -40,9 +41,10 @@ use self::options::Options;
 use self::poller::Poller;
 use self::store::{Key, Store, key};
 use crate::cni::{Attachment, CniResult, Code, Error};
+use crate::ipam::dhcp::life::Family;
 use crate::ipam::dhcp::protocol::{Add, Answer, Request};
 use crate::nl::watch::{Gone, Nsid, Watch};
-use crate::nl::{Family, Socket};
+use crate::nl::{self, Socket};
 use crate::sys::clock::Time;
 
 /// How many events are taken at a time.
@@ -114,7 +116,7 @@ struct Daemon {
     store: Store,
     connections: HashMap<u32, Connection>,
     leases: HashMap<u32, Box<Lease>>,
-    /// Leases by attachment.
+    /// Leases by attachment and family.
     by_key: HashMap<Key, u32>,
     /// Leases by the link that they are for.
     by_link: BTreeSet<(Nsid, u32, u32)>,
@@ -143,7 +145,7 @@ impl Daemon {
         let poller = Poller::new().map_err(error("wait for events"))?;
         // Before leases are taken up, so that none is missed that goes meanwhile.
         let watch = Watch::open()?;
-        let host = Socket::open(Family::Route)?;
+        let host = Socket::open(nl::Family::Route)?;
         let sources = [
             (listener.as_fd(), Token::Listener),
             (signals.as_fd(), Token::Signals),
@@ -190,7 +192,7 @@ impl Daemon {
         }
         for record in loaded.records {
             let id = self.new_id();
-            let attachment = record.attachment.clone();
+            let (attachment, family) = (record.attachment.clone(), Family::of(&record.wanted));
             let seed = self.seeds.hash_one((id, Time::now().since_boot()));
             let world = world(&self.options, &self.poller, id);
             match Lease::resume(record, &mut self.host, &world, seed) {
@@ -201,7 +203,7 @@ impl Daemon {
                 Err(why) => {
                     let name = attachment.label();
                     log(Level::Warning, "forgot a lease", &[("lease", &name), ("why", &why)]);
-                    self.note(self.store.forget(&attachment));
+                    self.note(self.store.forget(&attachment, family));
                 }
             }
         }
@@ -418,10 +420,10 @@ impl Daemon {
 
     fn carry_out(&mut self, connection: u32, request: Request) {
         let answer = match request {
-            Request::Add(add) => return self.add(connection, add),
+            Request::Add(add) => return self.add(connection, &add),
             Request::Del(attachment) => {
-                if let Some(id) = self.by_key.get(&key(&attachment)) {
-                    self.release(*id);
+                for id in self.leases_of(&attachment) {
+                    self.release(id);
                 }
                 Answer::Done
             }
@@ -441,54 +443,56 @@ impl Daemon {
         self.answer(connection, &answer);
     }
 
-    fn add(&mut self, connection: u32, add: Add) {
-        let key = key(&add.attachment);
-        if let Some(id) = self.by_key.get(&key).copied() {
+    fn add(&mut self, connection: u32, add: &Add) {
+        let wanted = Family::ALL.into_iter().filter(|family| family.is_in(&add.wanted));
+        let mut leases = Vec::new();
+        for family in wanted {
+            match self.begin(add, family) {
+                Ok(id) => leases.push(id),
+                Err(error) => {
+                    self.abandon(connection, &leases);
+                    return self.answer(connection, &Answer::Failed(error));
+                }
+            }
+        }
+        for id in &leases {
+            if let Some(lease) = self.leases.get_mut(id) {
+                lease.await_by(connection);
+            }
+        }
+        if let Some(waiter) = self.connections.get_mut(&connection) {
+            waiter.awaits.clone_from(&leases);
+        }
+        self.answer_if_all_there(connection);
+        for id in leases {
+            if self.leases.get(&id).is_some_and(|lease| lease.is_new()) {
+                self.with_lease(id, Lease::wake);
+            }
+        }
+    }
+
+    /// The lease of an attachment: the one that lives, or else one that is being looked for.
+    fn begin(&mut self, add: &Add, family: Family) -> Result<u32, Error> {
+        if let Some(id) = self.by_key.get(&key(&add.attachment, family)).copied() {
             let world = world(&self.options, &self.poller, id);
-            let lives = self.leases.get(&id).is_some_and(|lease| lease.is_of(&add.netns, &world));
-            if lives {
-                return self.have_wait(connection, id);
+            if self.leases.get(&id).is_some_and(|lease| lease.is_of(&add.netns, &world)) {
+                return Ok(id);
             }
             self.end(id, "another link is in its link's place");
         }
         let id = self.new_id();
         let seed = self.seeds.hash_one((id, Time::now().since_boot()));
         let world = world(&self.options, &self.poller, id);
-        match Lease::begin(add, &mut self.host, &world, seed) {
-            Ok(lease) => {
-                self.insert(id, lease);
-                self.have_wait(connection, id);
-                self.with_lease(id, Lease::wake);
-            }
-            Err(error) => self.answer(connection, &Answer::Failed(error)),
-        }
-    }
-
-    fn have_wait(&mut self, connection: u32, id: u32) {
-        if let Some(lease) = self.leases.get_mut(&id) {
-            lease.await_by(connection);
-        }
-        if let Some(waiter) = self.connections.get_mut(&connection) {
-            waiter.awaits.push(id);
-        }
-        self.answer_if_all_there(connection);
+        let lease = Lease::begin(add, family, &mut self.host, &world, seed)?;
+        self.insert(id, lease);
+        Ok(id)
     }
 
     /// Answers an ADD once there are all leases that it waits for.
     fn answer_if_all_there(&mut self, connection: u32) {
         let Some(waiter) = self.connections.get(&connection) else { return };
         let awaits = waiter.awaits.clone();
-        let mut result = CniResult::default();
-        for id in &awaits {
-            let Some(part) = self.leases.get(id).and_then(|lease| lease.result()) else { return };
-            result.ips.extend(part.ips);
-            result.routes.extend(part.routes);
-            result.dns.nameservers.extend(part.dns.nameservers);
-            result.dns.search.extend(part.dns.search);
-            if result.dns.domain.is_empty() {
-                result.dns.domain = part.dns.domain;
-            }
-        }
+        let Some(result) = self.result(&awaits) else { return };
         for id in &awaits {
             if let Some(lease) = self.leases.get_mut(id) {
                 lease.leave(connection);
@@ -498,25 +502,46 @@ impl Daemon {
         self.answer(connection, &Answer::Leased(result));
     }
 
-    fn check(&self, attachment: &Attachment) -> Answer {
-        let lease = self.by_key.get(&key(attachment)).and_then(|id| self.leases.get(id));
-        match lease.and_then(|lease| lease.result()) {
-            Some(result) => Answer::Leased(result),
-            None => {
-                let Attachment { network, container, ifname } = attachment;
-                let msg = format!(
-                    "the DHCP daemon has no lease for container {container:?} interface {ifname:?} on network \
-                     {network:?}"
-                );
-                Answer::Failed(Error::new(Code::Internal, msg))
+    /// What leases come to together; `None` if one of them is not there yet, or there is none.
+    fn result(&self, leases: &[u32]) -> Option<CniResult> {
+        let mut result = CniResult::default();
+        for id in leases {
+            let part = self.leases.get(id).and_then(|lease| lease.result())?;
+            result.ips.extend(part.ips);
+            result.routes.extend(part.routes);
+            result.dns.nameservers.extend(part.dns.nameservers);
+            let others = part.dns.search.into_iter();
+            let others: Vec<_> = others.filter(|name| !result.dns.search.contains(name)).collect();
+            result.dns.search.extend(others);
+            if result.dns.domain.is_empty() {
+                result.dns.domain = part.dns.domain;
             }
         }
+        (!leases.is_empty()).then_some(result)
+    }
+
+    /// The leases of an attachment, of whatever family.
+    fn leases_of(&self, attachment: &Attachment) -> Vec<u32> {
+        let of_family = |family| self.by_key.get(&key(attachment, family)).copied();
+        Family::ALL.into_iter().filter_map(of_family).collect()
+    }
+
+    fn check(&self, attachment: &Attachment) -> Answer {
+        let Some(result) = self.result(&self.leases_of(attachment)) else {
+            let Attachment { network, container, ifname } = attachment;
+            let msg = format!(
+                "the DHCP daemon has no lease for container {container:?} interface {ifname:?} on network \
+                 {network:?}"
+            );
+            return Answer::Failed(Error::new(Code::Internal, msg));
+        };
+        Answer::Leased(result)
     }
 
     fn collect_garbage(&mut self, network: &str, valid: &[Attachment]) {
-        let valid: HashSet<Key> = valid.iter().map(key).collect();
+        let valid: HashSet<String> = valid.iter().map(Attachment::label).collect();
         let is_garbage = |lease: &Lease| {
-            lease.attachment().network == network && !valid.contains(&key(lease.attachment()))
+            lease.attachment().network == network && !valid.contains(&lease.attachment().label())
         };
         let garbage = self.leases.iter().filter(|(_, lease)| is_garbage(lease));
         let garbage: Vec<_> = garbage.map(|(id, _)| *id).collect();
@@ -581,7 +606,7 @@ impl Daemon {
     fn insert(&mut self, id: u32, lease: Lease) {
         let place = lease.place();
         self.by_link.insert((place.number, place.link, id));
-        self.by_key.insert(key(lease.attachment()), id);
+        self.by_key.insert(key(lease.attachment(), lease.family()), id);
         self.leases.insert(id, Box::new(lease));
         self.schedule_lease(id);
     }
@@ -590,11 +615,11 @@ impl Daemon {
         let lease = self.leases.remove(&id)?;
         let place = lease.place();
         self.by_link.remove(&(place.number, place.link, id));
-        self.by_key.remove(&key(lease.attachment()));
+        self.by_key.remove(&key(lease.attachment(), lease.family()));
         if let Some(time) = lease.wakes {
             self.deadlines.remove(&(time, Token::Lease(id)));
         }
-        self.note(self.store.forget(lease.attachment()));
+        self.note(self.store.forget(lease.attachment(), lease.family()));
         Some(lease)
     }
 

@@ -5,7 +5,8 @@
 //! is nothing else to do, one at a time.
 
 use std::cell::RefCell;
-use std::os::fd::AsFd;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
@@ -78,36 +79,56 @@ impl Poller {
     }
 }
 
-/// A packet socket that is waited for until this is dropped.
+/// Where something may come from.
+#[derive(Debug)]
+pub enum Source {
+    /// Packets of one protocol.
+    Packets(PacketSocket),
+    /// Datagrams to one port.
+    Datagrams(UdpSocket),
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Packets(socket) => socket.as_fd(),
+            Self::Datagrams(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// A source that is waited for until this is dropped.
 #[derive(Debug)]
 pub struct Ear {
-    socket: Option<PacketSocket>,
+    source: Option<Source>,
     poller: Rc<Poller>,
 }
 
 impl Ear {
-    /// Begins to wait for packets.
+    /// Begins to wait.
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub fn new(socket: PacketSocket, token: u64, poller: &Rc<Poller>) -> Result<Self, Errno> {
-        let ear = Self { socket: Some(socket), poller: Rc::clone(poller) };
-        ear.socket.as_ref().map_or(Ok(()), |socket| poller.add(socket, token))?;
+    pub fn new(source: Source, token: u64, poller: &Rc<Poller>) -> Result<Self, Errno> {
+        let ear = Self { source: Some(source), poller: Rc::clone(poller) };
+        ear.source.as_ref().map_or(Ok(()), |source| poller.add(source, token))?;
         Ok(ear)
     }
 
-    /// The socket.
+    /// What is waited for.
     #[must_use]
-    pub fn socket(&self) -> Option<&PacketSocket> {
-        self.socket.as_ref()
+    pub fn source(&self) -> Option<&Source> {
+        self.source.as_ref()
     }
 }
 
 impl Drop for Ear {
     fn drop(&mut self) {
-        if let Some(socket) = self.socket.take() {
-            let _ = self.poller.remove(&socket);
-            self.poller.close_later(socket);
+        if let Some(source) = self.source.take() {
+            let _ = self.poller.remove(&source);
+            if let Source::Packets(socket) = source {
+                self.poller.close_later(socket);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The state directory: a file for each lease, so that a daemon finds what the one before it has leased.
 //!
-//! A file holds a JSON object and is named by a digest of the attachment's names. It is written beside, and
+//! A file holds a JSON object and is named by a digest of the attachment's names and the family. It is written beside, and
 //! renamed to its place, so that it is there whole or not at all. What is in `/run` has gone after a reboot; in
 //! another place a file says of which boot it is.
 
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::cni::conf::{interface_name_fault, is_identifier};
 use crate::cni::json::Node;
 use crate::cni::{Attachment, Code, Error};
-use crate::ipam::dhcp::life::Lease;
+use crate::ipam::dhcp::life::{Family, Lease};
 use crate::ipam::dhcp::protocol::Wanted;
 use crate::ipam::dhcp::terms::Terms;
 use crate::net::Mac;
@@ -38,15 +38,19 @@ const TEMPORARY: &str = ".new";
 const LONGEST: u64 = 64 << 10;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// What identifies an attachment: its names' digest.
+/// What identifies a lease: a digest of the attachment's names and the family.
 pub type Key = [u8; 16];
 
-/// The key of an attachment.
+/// The key of an attachment's lease.
 #[must_use]
-pub fn key(attachment: &Attachment) -> Key {
+pub fn key(attachment: &Attachment, family: Family) -> Key {
     let Attachment { network, container, ifname } = attachment;
-    let names = [network, container, ifname].map(|name| name.as_bytes());
-    sha256::digest_parts(&names).first_chunk().copied().unwrap_or_default()
+    let family: &[u8] = match family {
+        Family::V4 => b"ipv4",
+        Family::V6 => b"ipv6",
+    };
+    let parts = [family, network.as_bytes(), container.as_bytes(), ifname.as_bytes()];
+    sha256::digest_parts(&parts).first_chunk().copied().unwrap_or_default()
 }
 
 /// A lease as it is kept.
@@ -128,7 +132,7 @@ impl Store {
     /// # Errors
     /// The file can't be written.
     pub fn keep(&self, record: &Record) -> Result<(), Error> {
-        let name = file_name(&record.attachment);
+        let name = file_name(&record.attachment, Family::of(&record.wanted));
         let temporary = format!("{name}{TEMPORARY}");
         let content = self.encode(record).to_string();
         let write = || {
@@ -146,12 +150,12 @@ impl Store {
         })
     }
 
-    /// Forgets the lease of an attachment, if there is one.
+    /// Forgets a lease of an attachment, if there is one.
     ///
     /// # Errors
     /// The file can't be removed.
-    pub fn forget(&self, attachment: &Attachment) -> Result<(), Error> {
-        let name = file_name(attachment);
+    pub fn forget(&self, attachment: &Attachment, family: Family) -> Result<(), Error> {
+        let name = file_name(attachment, family);
         self.remove(&name).map_err(|why| self.error("remove", &name, why))
     }
 
@@ -192,7 +196,7 @@ impl Store {
         file.take(LONGEST).read_to_end(&mut content).map_err(|why| why.to_string())?;
         let value: Value = serde_json::from_slice(&content).map_err(|why| why.to_string())?;
         let record = self.decode(&Node::root("", &value)).map_err(|error| error.msg)?;
-        if file_name(&record.attachment) != name {
+        if file_name(&record.attachment, Family::of(&record.wanted)) != name {
             return Err("it is another attachment's".to_owned());
         }
         Ok(record)
@@ -258,10 +262,10 @@ impl Store {
     }
 }
 
-fn file_name(attachment: &Attachment) -> String {
+fn file_name(attachment: &Attachment, family: Family) -> String {
     use std::fmt::Write as _;
     let mut name = String::with_capacity(32 + LEASE.len());
-    for byte in key(attachment) {
+    for byte in key(attachment, family) {
         let _ = write!(name, "{byte:02x}");
     }
     name.push_str(LEASE);
