@@ -17,6 +17,7 @@ mod cli;
 mod concurrency;
 mod delegation;
 mod dhcp;
+mod dhcp6;
 mod dhcp_life;
 mod driver;
 mod dummy;

@@ -130,7 +130,7 @@ pub fn kea(host: &Host, lan: &Pod<'_>, seconds: u32, subnet: &Value) -> Running 
 }
 
 pub fn start_kea(host: &Host, lan: &Pod<'_>, name: &str, ready: &str, conf: &Value) -> Running {
-    host.sh("mkdir -p /run/kea; rm -f /run/kea/kea.log; : > /run/kea/kea.log");
+    host.sh("mkdir -p /run/kea /var/lib/kea; rm -f /run/kea/kea.log; : > /run/kea/kea.log");
     host.write("/run/kea/kea.conf", &conf.to_string());
     let mut command = lan.command(&format!("/usr/sbin/{name}"));
     for variable in ["KEA_PIDFILE_DIR", "KEA_LOCKFILE_DIR"] {

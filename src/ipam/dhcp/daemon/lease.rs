@@ -350,8 +350,10 @@ impl Lease {
     /// Gives the address back to the server, if there is one and it can be reached. That is the end.
     pub fn release(&mut self, world: &World<'_>) {
         let Some(release) = self.client.release() else { return };
+        let address = self.client.lease().map(|lease| lease.terms.address.to_string());
+        let address = address.unwrap_or_default();
         match self.send(&release, world) {
-            Ok(()) => self.log(Level::Info, "released", &[]),
+            Ok(()) => self.log(Level::Info, "released", &[("address", &address)]),
             // The server learns it when the lease expires.
             Err(why) => {
                 self.log(Level::Warning, "cannot tell the server of the release", &[("why", &why)]);

@@ -436,7 +436,7 @@ impl Daemon {
             Request::Leases => {
                 let now = Time::now();
                 let mut held: Vec<_> = self.leases.values().map(|lease| lease.held(now)).collect();
-                held.sort_by_cached_key(|held| held.attachment.label());
+                held.sort_by_cached_key(|held| (held.attachment.label(), held.address.clone()));
                 Answer::Leases(held)
             }
         };
