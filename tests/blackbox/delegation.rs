@@ -478,3 +478,56 @@ fn a_second_add_has_a_foreign_plugin_release_nothing() {
     assert_eq!(host.read("/run/scripted.log"), "ADD\n");
     assert_eq!(host.element_comments(), ["plumb:net/a/eth0"]);
 }
+
+/// One that asks the network, as the reference's dhcp does, needs the container's link for it: there, up, and
+/// leading to the network, before the address is leased and until it is released.
+#[test]
+fn foreign_ipam_may_ask_the_network_over_the_containers_link() {
+    let host = Host::new();
+    let neighbour = host.pod("neighbour");
+    host.sh("ip link add up0 type veth peer name eth0 netns neighbour; ip link set up0 up
+             ip link add br0 up type bridge; ip link add port type veth peer name bridged netns neighbour
+             ip link set port master br0 up");
+    neighbour.sh("ip link set eth0 up; ip link set bridged up");
+    // What it gets by the link: the neighbour's link-local address answers.
+    let reach = || {
+        format!(
+            "case $CNI_COMMAND in ADD|DEL)
+             nsenter --net=$CNI_NETNS sh -c '
+                 ip -o link show dev eth0 up | grep -c eth0
+                 ip addr add 169.254.7.7/16 dev eth0 2>/dev/null
+                 ping -n -q -c 1 -w 5 169.254.7.8 >/dev/null 2>&1 && ip neigh show 169.254.7.8
+                 ip addr del 169.254.7.7/16 dev eth0' >> /run/seen 2>&1 ;; esac
+             {LEASES}"
+        )
+    };
+    for (plugin, link) in [("bridge", "bridged"), ("macvlan", "eth0")] {
+        neighbour.sh(&format!("ip addr flush dev eth0; ip addr flush dev bridged; ip addr add 169.254.7.8/16 dev {link}"));
+        script(&host, "foreign", &reach());
+        let pod = host.pod(plugin);
+        let conf = json!({
+            "cniVersion": "1.1.0", "name": "net", "type": plugin, "master": "up0", "bridge": "br0",
+            "ipam": {"type": "foreign"},
+        });
+        host.sh(": > /run/seen");
+        let mac = neighbour.ip(&format!("link show dev {link}"))[0]["address"].clone();
+        let result = host.add(&conf, &pod).ok();
+        assert_eq!(pod.addresses("eth0"), ["10.7.0.9/24"], "{plugin}: {result:#}");
+        host.del(&conf, &pod).ok();
+        assert!(only_loopback(&pod));
+        assert_eq!(calls(&host), ["ADD", "DEL"], "{plugin}");
+        let seen = host.read("/run/seen");
+        let mac = mac.as_str().unwrap();
+        assert_eq!(seen.matches("1\n").count(), 2, "{plugin}: up, twice: {seen}");
+        assert_eq!(seen.matches(mac).count(), 2, "{plugin}: {mac} has answered, twice: {seen}");
+
+        // If it fails there is no link left.
+        script(
+            &host,
+            "foreign",
+            r#"[ $CNI_COMMAND != ADD ] || { echo '{"code":11,"msg":"nobody answers"}'; exit 1; }"#,
+        );
+        host.add(&conf, &pod).fails(11, &["nobody answers"]);
+        assert!(only_loopback(&pod), "{plugin}");
+    }
+}
