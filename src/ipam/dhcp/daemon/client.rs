@@ -88,7 +88,7 @@ pub enum Start {
     /// It looks for a lease, from now on.
     New(Time),
     /// It had this one before.
-    With(Lease),
+    With(Box<Lease>),
 }
 
 impl Client {
@@ -108,14 +108,14 @@ impl Client {
                 let conf = conf(attachment, wanted, link, options);
                 Self::V4(match start {
                     Start::New(now) => v4::client::Client::new(conf, timing, seed, now),
-                    Start::With(lease) => v4::client::Client::resume(conf, timing, seed, lease),
+                    Start::With(lease) => v4::client::Client::resume(conf, timing, seed, *lease),
                 })
             }
             Family::V6 => {
                 let id = duid(attachment);
                 Self::V6(match start {
                     Start::New(now) => v6::client::Client::new(id, timing, seed, now),
-                    Start::With(lease) => v6::client::Client::resume(id, timing, seed, lease),
+                    Start::With(lease) => v6::client::Client::resume(id, timing, seed, *lease),
                 })
             }
         }

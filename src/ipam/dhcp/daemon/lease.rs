@@ -32,8 +32,10 @@ use crate::sys::clock::Time;
 use crate::sys::filter;
 use crate::sys::packet::{BROADCAST, Protocol};
 
-/// How often it is seen whether a link that has just come up has a carrier.
+/// After how long it is seen again whether a link that has just come up can be spoken over: at first, and at most;
+/// the pause doubles each time.
 const CARRIER_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_CARRIER_PAUSE: Duration = Duration::from_millis(160);
 /// How many packets are taken at a time, so that a flood on one link does not keep the others waiting.
 const PACKETS_AT_A_TIME: usize = 32;
 /// The longest packet: an Ethernet frame's without its header, jumbo frames aside. DHCP's are at most 576 bytes
@@ -102,13 +104,15 @@ pub struct Lease {
     pub wakes: Option<Time>,
 }
 
-/// A link that was brought up just now and may not have a carrier yet.
+/// A link that was brought up just now and may not have a carrier yet, or for IPv6 no address.
 #[derive(Clone, Copy, Debug)]
 struct Carrier {
     /// For how long it may have none.
     until: Time,
     /// When to look again.
     again: Time,
+    /// How long to wait then.
+    pause: Duration,
 }
 
 impl Lease {
@@ -141,7 +145,7 @@ impl Lease {
             priority: add.wanted.priority,
             mtu: add.wanted.mtu,
             client,
-            carrier: Some(Carrier { until, again: world.now }),
+            carrier: Some(Carrier { until, again: world.now, pause: CARRIER_PAUSE }),
             ear: None,
             next_hop: BROADCAST,
             is_told: false,
@@ -169,7 +173,7 @@ impl Lease {
             return Err(Error::new(Code::Internal, msg));
         }
         let (priority, mtu) = (record.wanted.priority, record.wanted.mtu);
-        let start = Start::With(record.lease);
+        let start = Start::With(Box::new(record.lease));
         let link = (&link, place.mac);
         let (attachment, options) = (record.attachment, world.options);
         let client = Client::new(&attachment, record.wanted, link, options, seed, start);
@@ -306,7 +310,7 @@ impl Lease {
     /// Does what is due.
     pub fn wake(&mut self, world: &World<'_>) -> Outcome {
         match self.carrier {
-            Some(carrier) => self.look_for_carrier(carrier.until, world),
+            Some(carrier) => self.look_for_carrier(carrier, world),
             // An open socket keeps the namespace alive, so that it does not tell its end: as long as there
             // is one, it is seen here that the container is there.
             None if self.is_told && self.ear.is_some() && !self.is_there(world) => {
@@ -370,7 +374,7 @@ impl Lease {
         log(level, what, &all);
     }
 
-    fn look_for_carrier(&mut self, until: Time, world: &World<'_>) -> Outcome {
+    fn look_for_carrier(&mut self, carrier: Carrier, world: &World<'_>) -> Outcome {
         let index = self.place.link;
         let needs_address = self.family() == Family::V6;
         let looked = self.inside(world).and_then(|mut inside| {
@@ -386,8 +390,10 @@ impl Lease {
             self.carrier = None;
             return self.drive(world, None, |client| client.elapsed(world.now));
         }
-        if world.now < until {
-            self.carrier = Some(Carrier { until, again: world.now + CARRIER_PAUSE });
+        if world.now < carrier.until {
+            let again = (world.now + carrier.pause).min(carrier.until);
+            let pause = (carrier.pause * 2).min(LONGEST_CARRIER_PAUSE);
+            self.carrier = Some(Carrier { again, pause, ..carrier });
             return Outcome::Same;
         }
         let state = match &link {
@@ -552,13 +558,12 @@ impl Lease {
         let is_told = self.is_told;
         let (priority, wants_mtu) = (self.priority, self.mtu);
         let apply = |inside: &mut Inside| {
-            if wants_mtu && before.map(|before| before.mtu) != Some(terms.mtu) {
-                inside.set_mtu(index, &terms)?;
-            }
+            let is_new = before.map(|before| before.mtu) != Some(terms.mtu);
+            let set = if wants_mtu && is_new { inside.set_mtu(index, &terms) } else { Ok(()) };
             if is_told {
                 inside.change(index, mac, before, Some(&terms), priority)?;
             }
-            Ok(())
+            set
         };
         let applied = self.inside(world).and_then(|mut inside| apply(&mut inside));
         if let Err(why) = applied {

@@ -196,7 +196,7 @@ enum State {
     /// Looks for a lease.
     Searching(Box<Search>),
     /// Has one, and nothing to do for it yet.
-    Bound(Lease),
+    Bound(Box<Lease>),
     /// Has one, and asks for more time.
     Extending(Box<Extension>),
     /// Is no more.
@@ -260,7 +260,7 @@ impl Client {
     /// A client that had a lease before.
     #[must_use]
     pub fn resume(conf: Conf, timing: Timing, seed: u64, lease: Lease) -> Self {
-        Self { conf, timing, random: Random(seed), xid: 0, state: State::Bound(lease) }
+        Self { conf, timing, random: Random(seed), xid: 0, state: State::Bound(Box::new(lease)) }
     }
 
     /// What it was made with.
@@ -338,7 +338,7 @@ impl Client {
         }
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Searching(search) => self.search_on(search, now),
-            State::Bound(lease) => self.extend(lease, now),
+            State::Bound(lease) => self.extend(*lease, now),
             State::Extending(mut extension) => {
                 if now < extension.next {
                     extension.hears_until = None;
@@ -439,7 +439,7 @@ impl Client {
                 (Step::Requesting { offer, sent, until, resend }, vec![effect])
             }
             Step::Probing { lease, sent: PROBES, .. } => {
-                self.state = State::Bound(lease);
+                self.state = State::Bound(Box::new(lease));
                 return vec![Effect::Bound];
             }
             Step::Probing { lease, sent, .. } => self.probe(lease, sent, now),
@@ -506,7 +506,7 @@ impl Client {
                     {
                         let lease = Lease { terms, since: sent };
                         if self.conf.probe == Probing::Off || self.timing.probe.is_zero() {
-                            self.state = State::Bound(lease);
+                            self.state = State::Bound(Box::new(lease));
                             return vec![Effect::Bound];
                         }
                         self.probe(lease, 0, now)
@@ -535,7 +535,7 @@ impl Client {
     fn extend(&mut self, lease: Lease, now: Time) -> Vec<Effect> {
         let times = (lease.renew_at(), lease.rebind_at(), lease.expires_at());
         let (Some(renew_at), Some(rebind_at), Some(expires_at)) = times else {
-            self.state = State::Bound(lease);
+            self.state = State::Bound(Box::new(lease));
             return Vec::new();
         };
         if now >= expires_at {
@@ -577,7 +577,7 @@ impl Client {
             Kind::Ack if may_answer => match terms::read(message) {
                 // Some servers acknowledge another address where they should refuse.
                 Ok(terms) => {
-                    self.state = State::Bound(Lease { terms, since: extension.sent });
+                    self.state = State::Bound(Box::new(Lease { terms, since: extension.sent }));
                     vec![Effect::Bound]
                 }
                 Err(_) => {

@@ -93,7 +93,7 @@ enum State {
     /// Looks for a lease.
     Searching(Box<Search>),
     /// Has one, and nothing to do for it yet.
-    Bound(Lease),
+    Bound(Box<Lease>),
     /// Has one, and asks for more time.
     Extending(Box<Extension>),
     /// Is no more.
@@ -159,7 +159,7 @@ impl Client {
     /// A client that had a lease before.
     #[must_use]
     pub fn resume(id: Vec<u8>, timing: Timing, seed: u64, lease: Lease) -> Self {
-        Self { id, timing, random: Random(seed), xid: 0, state: State::Bound(lease) }
+        Self { id, timing, random: Random(seed), xid: 0, state: State::Bound(Box::new(lease)) }
     }
 
     /// The lease, if there is one that may be used.
@@ -225,7 +225,7 @@ impl Client {
         }
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Searching(search) => self.search_on(search, now),
-            State::Bound(lease) => self.extend(lease, now),
+            State::Bound(lease) => self.extend(*lease, now),
             State::Extending(mut extension) => {
                 if now < extension.next {
                     extension.hears_until = None;
@@ -336,7 +336,7 @@ impl Client {
                 match granted(message) {
                     Ok((ia, address)) => {
                         let terms = terms(message, ia, address, from);
-                        self.state = State::Bound(Lease { terms, since: sent });
+                        self.state = State::Bound(Box::new(Lease { terms, since: sent }));
                         return vec![Effect::Bound];
                     }
                     Err(None) => Step::Requesting { of, sent, until, resend },
@@ -358,7 +358,7 @@ impl Client {
     fn extend(&mut self, lease: Lease, now: Time) -> Vec<Effect> {
         let times = (lease.renew_at(), lease.rebind_at(), lease.expires_at());
         let (Some(renew_at), Some(rebind_at), Some(expires_at)) = times else {
-            self.state = State::Bound(lease);
+            self.state = State::Bound(Box::new(lease));
             return Vec::new();
         };
         if now >= expires_at {
@@ -397,7 +397,7 @@ impl Client {
         match granted(message) {
             Ok((ia, address)) => {
                 let terms = terms(message, ia, address, from);
-                self.state = State::Bound(Lease { terms, since: extension.sent });
+                self.state = State::Bound(Box::new(Lease { terms, since: extension.sent }));
                 vec![Effect::Bound]
             }
             // It says nothing of the association.
