@@ -72,7 +72,8 @@ fn both_families_are_leased_and_released() {
     assert_eq!(result["dns"]["nameservers"], json!(["fd00::53"]));
     assert_eq!(result["dns"]["search"], json!(["six.example.org"]));
     pod.must_reach("10.0.0.1");
-    // By what the kernel has learnt from the router's advertisement.
+    // By what the kernel learns from a router's advertisement, which it asks for.
+    eventually("a router has told of itself", LIFE, || pod.sh("ip -6 route").contains("proto ra"));
     pod.must_reach("fd00::1");
     lan.must_reach(ipv6.split('/').next().unwrap());
     host.check(&conf, &result, &pod).ok();
