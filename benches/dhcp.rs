@@ -16,12 +16,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 const PLUMB: &str = env!("CARGO_BIN_EXE_plumb");
 const REFERENCE: &str = "/usr/lib/cni/dhcp";
-/// How many links a container has.
+/// How many links a container has, and a network: what one macvlan says to all, each of the others on its network
+/// is given by the kernel, which has a queue for 1,000 packets (sysctl `net.core.netdev_max_backlog`).
 const LINKS: usize = 10;
+const NETWORK: usize = 500;
 /// What a plugin is started with, and the configuration that it reads.
 const CONF: &str =
     r#"{"cniVersion":"1.0.0","name":"bench","type":"macvlan","ipam":{"type":"dhcp"}}"#;
@@ -97,16 +100,22 @@ fn in_namespaces(name: &str, leases: usize) -> Result<Value> {
 
 fn measure(name: &str, leases: usize) -> Result<Value> {
     let (_, program, flags) = DAEMONS.iter().find(|(other, ..)| *other == name).context("who?")?;
-    let pods = leases.div_ceil(LINKS);
-    prepare(pods)?;
+    // Each plugin has a pipe.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    prepare(leases.div_ceil(LINKS))?;
     let plugin = if *program == PLUMB { "/run/bin/dhcp" } else { program };
     fs::create_dir_all("/run/bin")?;
     fs::copy(PLUMB, "/run/bin/dhcp")?;
-    let mut server = shell(
+    let networks = 0..leases.div_ceil(NETWORK);
+    let range = |n| format!("--dhcp-range=10.{n}.0.10,10.{n}.200.250,255.255.0.0,1h");
+    let ranges: Vec<_> = networks.map(range).collect();
+    let mut server = shell(&format!(
         "exec ip netns exec lan dnsmasq --keep-in-foreground --conf-file=/dev/null --user=root --port=0 \
-         --interface=eth0 --no-ping --dhcp-authoritative --dhcp-lease-max=20000 --dhcp-leasefile=/run/leases \
-         --dhcp-range=10.1.0.10,10.1.200.250,255.255.0.0,1h --pid-file=/run/pid --log-facility=/run/log",
-    )
+         --interface='eth*' --no-ping --dhcp-authoritative --dhcp-lease-max=20000 --dhcp-leasefile=/run/leases \
+         {} --pid-file=/run/pid --log-facility=/run/log",
+        ranges.join(" ")
+    ))
     .spawn()?;
     let mut daemon = Command::new(plugin);
     let mut daemon = daemon.arg("daemon").args(*flags).stderr(Stdio::null()).spawn()?;
@@ -145,27 +154,36 @@ fn measure(name: &str, leases: usize) -> Result<Value> {
     Ok(json!({"seconds": seconds, "bytes": bytes, "threads": threads}))
 }
 
-/// A network with a server's address on it, and containers with links on that network.
+/// Networks with a server's address on each, and containers with links on them.
 fn prepare(pods: usize) -> Result<()> {
     let mut links = String::new();
     for pod in 0..pods {
+        let network = pod * LINKS / NETWORK;
         for link in 0..LINKS {
-            links +=
-                &format!("link add link eth0 name e{link} netns p{pod} type macvlan mode bridge\n");
+            links += &format!(
+                "link add link eth{network} name e{link} netns p{pod} type macvlan mode bridge\n"
+            );
         }
     }
     let script = format!(
         "set -e; mount --make-rprivate /; mount -t tmpfs tmpfs /run; mkdir -p /run/netns /run/cni
-         ip link set lo up; ip netns add lan
-         ip link add eth0 type veth peer name eth0 netns lan; ip link set eth0 up
-         ip -n lan link set eth0 up; ip -n lan link set lo up; ip -n lan addr add 10.1.0.1/16 dev eth0
-         for pod in $(seq 0 {}); do ip netns add p$pod; done
-         cat >/run/links <<'LINKS'\n{links}LINKS\nip -batch /run/links",
+         ip link set lo up; ip netns add lan; ip -n lan link set lo up
+         for n in $(seq 0 {}); do
+             ip link add eth$n type veth peer name eth$n netns lan; ip link set eth$n up
+             ip -n lan link set eth$n up; ip -n lan addr add 10.$n.0.1/16 dev eth$n
+         done
+         for pod in $(seq 0 {}); do ip netns add p$pod; done",
+        (pods * LINKS - 1) / NETWORK,
         pods - 1
     );
-    let status = shell(&script).stdout(Stdio::null()).status()?;
-    ensure!(status.success(), "cannot prepare the network");
-    Ok(())
+    let run = |script: &str| -> Result<()> {
+        let status = shell(script).stdout(Stdio::null()).status()?;
+        ensure!(status.success(), "cannot prepare the network");
+        Ok(())
+    };
+    run(&script)?;
+    fs::write("/run/links", links)?;
+    run("ip -batch /run/links")
 }
 
 fn shell(script: &str) -> Command {
