@@ -693,3 +693,50 @@ fn the_capabilities_of_the_unit_suffice() {
     host.sh("ip netns del a");
     eventually("it ends with its namespace", SOON, || leases(&host).is_empty());
 }
+
+/// Seen on the host's link, where servers' answers come by.
+#[test]
+fn servers_answer_by_broadcast_if_they_are_to() {
+    for (flags, expected) in [(&[][..], false), (&["-broadcast"][..], true)] {
+        let host = Host::new();
+        let lan = lan(&host);
+        let _server = dnsmasq(&host, &lan, &[]);
+        let _daemon = Daemon::start(&host, flags);
+        host.sh(
+            "nft add table netdev seen
+                 nft add chain netdev seen in '{ type filter hook ingress device eth0 priority 0; }'
+                 nft add rule netdev seen in ether daddr ff:ff:ff:ff:ff:ff udp sport 67 counter
+                 nft add rule netdev seen in ether daddr != ff:ff:ff:ff:ff:ff udp sport 67 counter",
+        );
+        let pod = host.pod("a");
+        host.add(&conf(&json!({})), &pod).ok();
+        let listed = host.nft("list table netdev seen");
+        let packets: Vec<_> = listed
+            .iter()
+            .filter_map(|object| object["rule"]["expr"].as_array())
+            .flatten()
+            .filter_map(|part| part["counter"]["packets"].as_u64())
+            .collect();
+        // OFFER and ACK.
+        assert_eq!(packets, if expected { [2, 0] } else { [0, 2] }, "{flags:?}");
+        host.del(&conf(&json!({})), &pod).ok();
+    }
+}
+
+/// As where the daemon runs in a container, and has the host's root below a directory.
+#[test]
+fn a_prefix_leads_to_the_hosts_files() {
+    let host = Host::new();
+    let lan = lan(&host);
+    let _server = dnsmasq(&host, &lan, &[]);
+    let pod = host.pod("a");
+    host.sh("mkdir -p /run/root/run/netns; mount --rbind /run/netns /run/root/run/netns");
+    let _daemon = Daemon::start(&host, &["-hostprefix", "/run/root"]);
+    host.sh("test -S /run/root/run/cni/dhcp.sock; test ! -e /run/cni/dhcp.sock; ls /run/root/run/cni/dhcp/lock");
+    let ipam = json!({"type": "dhcp", "daemonSocketPath": "/run/root/run/cni/dhcp.sock"});
+    let conf = conf(&json!({"ipam": ipam}));
+    let result = host.add(&conf, &pod).ok();
+    assert_eq!(pod.addresses("eth0"), addresses(&result));
+    host.del(&conf, &pod).ok();
+    assert!(host.read("/run/dnsmasq.leases").is_empty());
+}
