@@ -111,15 +111,15 @@ fn measure(name: &str, leases: usize) -> Result<Value> {
     let range = |n| format!("--dhcp-range=10.{n}.0.10,10.{n}.200.250,255.255.0.0,1h");
     let ranges: Vec<_> = networks.map(range).collect();
     let mut server = shell(&format!(
-        "exec ip netns exec lan dnsmasq --keep-in-foreground --conf-file=/dev/null --user=root --port=0 \
-         --interface='eth*' --no-ping --dhcp-authoritative --dhcp-lease-max=20000 --dhcp-leasefile=/run/leases \
-         {} --pid-file=/run/pid --log-facility=/run/log",
+        "exec ip netns exec lan dnsmasq --no-daemon --conf-file=/dev/null --port=0 --interface='eth*' --no-ping \
+         --dhcp-authoritative --dhcp-lease-max=20000 --dhcp-leasefile=/run/leases {} --log-facility=/run/log",
         ranges.join(" ")
     ))
+    .stderr(Stdio::null())
     .spawn()?;
     let mut daemon = Command::new(plugin);
     let mut daemon = daemon.arg("daemon").args(*flags).stderr(Stdio::null()).spawn()?;
-    wait_for(|| Path::new("/run/cni/dhcp.sock").exists() && Path::new("/run/pid").exists())?;
+    wait_for(|| Path::new("/run/cni/dhcp.sock").exists() && Path::new("/run/log").exists())?;
 
     fs::write("/run/conf", CONF)?;
     let start = |number: usize| {

@@ -76,15 +76,14 @@ pub fn lan(host: &Host) -> Pod<'_> {
 pub fn dnsmasq(host: &Host, lan: &Pod<'_>, arguments: &[&str]) -> Running {
     let mut command = lan.command("/usr/sbin/dnsmasq");
     command.args([
-        "--keep-in-foreground",
+        // It stays in the foreground, and who it is: in a user namespace it could be nobody else.
+        "--no-daemon",
         "--conf-file=/dev/null",
-        "--user=root",
         "--port=0",
         "--interface=eth0",
         "--dhcp-authoritative",
         "--no-ping",
         "--dhcp-leasefile=/run/dnsmasq.leases",
-        "--pid-file=/run/dnsmasq.pid",
         "--log-dhcp",
         "--log-facility=/run/dnsmasq.log",
     ]);
@@ -92,7 +91,7 @@ pub fn dnsmasq(host: &Host, lan: &Pod<'_>, arguments: &[&str]) -> Running {
         command.arg("--dhcp-range=10.0.0.10,10.0.0.250,1h");
     }
     host.sh(": > /run/dnsmasq.log");
-    let server = Running::start(command.args(arguments));
+    let server = Running::start(command.args(arguments).stderr(Stdio::null()));
     eventually("dnsmasq serves", Duration::from_secs(5), || {
         host.read("/run/dnsmasq.log").contains("DHCP, sockets bound")
             || host.read("/run/dnsmasq.log").contains("IP range")
