@@ -29,6 +29,7 @@ Examples:
   sudo plumb ls                 what is attached on this node
   plumb plugins                 what there is
   plumb trace bridge < my.conf  what a plugin and the kernel say to each other
+  sudo plumb dhcp leases        what the daemon of plugin dhcp has leased
 
 Exit codes:
   0  everything went well

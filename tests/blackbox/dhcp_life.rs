@@ -320,20 +320,28 @@ fn a_daemon_that_is_killed_in_any_phase_loses_and_doubles_nothing() {
 }
 
 #[test]
-fn a_daemon_that_is_killed_while_it_renews_goes_on() {
+fn a_daemon_that_is_killed_while_it_renews_or_rebinds_goes_on() {
+    // There has to be time left for a server to start.
+    const SECONDS: u32 = 2 * SHORT;
     let host = Host::new();
     let lan = lan(&host);
-    let mut server = kea(&host, &lan, SHORT, &json!({}));
+    let mut server = kea(&host, &lan, SECONDS, &json!({}));
     let mut daemon = Daemon::start(&host, &[]);
     let pod = host.pod("a");
     let leased = address(&host.add(&conf(&json!({})), &pod).ok());
-    server.end(Signal::SIGTERM);
-    eventually("it is renewing", LIFE, || phase(&host) == "renewing");
-    daemon.end(Signal::SIGKILL);
-    let _server = kea(&host, &lan, SHORT, &json!({}));
-    let daemon = Daemon::start(&host, &[]);
-    daemon.awaits_log(LIFE, &["msg=\"renewed\"", &leased]);
-    assert_eq!(pod.addresses("eth0"), [leased]);
+    for phase_of_death in ["renewing", "rebinding"] {
+        server.end(Signal::SIGTERM);
+        eventually(phase_of_death, LIFE, || phase(&host) == phase_of_death);
+        daemon.end(Signal::SIGKILL);
+        server = kea(&host, &lan, SECONDS, &json!({}));
+        let before = daemon.logged(&["msg=\"renewed\""]).len();
+        daemon = Daemon::start(&host, &[]);
+        eventually("it is renewed", LIFE, || {
+            daemon.logged(&["msg=\"renewed\"", &leased]).len() > before
+        });
+        assert_eq!(pod.addresses("eth0"), std::slice::from_ref(&leased));
+        assert_eq!((leases(&host).len(), kept(&host).len()), (1, 1));
+    }
 }
 
 #[test]

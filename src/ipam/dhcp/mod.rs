@@ -85,9 +85,9 @@ pub fn del(request: &Request) -> Result<(), Error> {
 /// Sees whether `prev` has the address that the daemon keeps.
 ///
 /// # Errors
-/// It has not; there is no lease; the daemon can't be asked.
+/// It has not; there is no lease of a family that is asked for; the daemon can't be asked.
 pub fn check(request: &Request, prev: &CniResult) -> Result<(), Error> {
-    let socket = conf::socket_of(request)?;
+    let Conf { socket, wanted } = Conf::read(request)?;
     let question = protocol::Request::Check(request.attachment());
     let answer = connect(&socket).and_then(|mut daemon| daemon.ask(&question, PATIENCE));
     let leased = match answer.map_err(|why| unreachable(&socket, &why))? {
@@ -95,6 +95,13 @@ pub fn check(request: &Request, prev: &CniResult) -> Result<(), Error> {
         Answer::Failed(error) => return Err(error),
         _ => return Err(other_answer()),
     };
+    for (is_wanted, is_ipv4) in [(wanted.ipv4, true), (wanted.ipv6, false)] {
+        if is_wanted && !leased.ips.iter().any(|ip| ip.address.address.is_ipv4() == is_ipv4) {
+            let family = if is_ipv4 { "IPv4" } else { "IPv6" };
+            let msg = format!("dhcp: the DHCP daemon has no lease of an {family} address");
+            return Err(Error::new(Code::Internal, msg));
+        }
+    }
     for ip in &leased.ips {
         if !prev.ips.iter().any(|other| other.address == ip.address) {
             let msg = format!("dhcp: address {} is leased, and not in prevResult", ip.address);
