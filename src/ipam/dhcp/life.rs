@@ -87,12 +87,130 @@ impl Lease {
     pub fn expires_at(&self) -> Option<Time> {
         self.terms.times.expire.map(|expire| self.since + expire)
     }
+}
 
-    /// When to ask again for more time, of whom is asked until `end`: when half of the time that is left has passed,
-    /// but not too soon.
+/// A lease that a client has, and the asking for more time.
+#[derive(Debug)]
+pub struct Holding {
+    lease: Lease,
+    /// Once T1 has come.
+    asked: Option<Box<Asked>>,
+}
+
+/// What was asked last.
+#[derive(Debug)]
+struct Asked {
+    whom: Whom,
+    /// When: what the times of what is granted count from.
+    at: Time,
+    /// Until when an answer is listened for, if it still is.
+    hears_until: Option<Time>,
+    /// When to ask again, or when the lease ends.
+    next: Time,
+}
+
+/// Who is asked for more time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whom {
+    /// The server that has granted the lease.
+    ItsServer,
+    /// Whoever answers.
+    AnyServer,
+}
+
+/// What is to be done for a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Due {
+    /// Nothing.
+    Nothing,
+    /// Ask for more time.
+    Ask(Whom),
+    /// It is over.
+    End,
+}
+
+impl Holding {
+    /// Nothing has been asked yet.
     #[must_use]
-    pub fn next_question(&self, end: Time, now: Time) -> Time {
-        let all = self.terms.times.expire.unwrap_or_default();
+    pub fn new(lease: Lease) -> Self {
+        Self { lease, asked: None }
+    }
+
+    /// The lease.
+    #[must_use]
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.asked.as_ref().map(|asked| asked.whom) {
+            None => Phase::Bound,
+            Some(Whom::ItsServer) => Phase::Renewing,
+            Some(Whom::AnyServer) => Phase::Rebinding,
+        }
+    }
+
+    /// Who was asked last and may answer now; `None` if nobody is listened to.
+    #[must_use]
+    pub fn listens_to(&self) -> Option<Whom> {
+        let asked = self.asked.as_ref()?;
+        asked.hears_until.map(|_| asked.whom)
+    }
+
+    /// When [`elapsed`](Self::elapsed) is to be called; `None`: never, as the lease lasts for ever.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        match &self.asked {
+            None => self.lease.renew_at(),
+            Some(asked) => {
+                Some(asked.hears_until.map_or(asked.next, |until| until.min(asked.next)))
+            }
+        }
+    }
+
+    /// Time has passed. An answer is listened for as long as `timeout`.
+    pub fn elapsed(&mut self, timeout: Duration, now: Time) -> Due {
+        if let Some(asked) = &mut self.asked
+            && now < asked.next
+        {
+            asked.hears_until = None;
+            return Due::Nothing;
+        }
+        let times = (self.lease.rebind_at(), self.lease.expires_at());
+        let (Some(rebind_at), Some(expires_at)) = times else { return Due::Nothing };
+        if now >= expires_at {
+            return Due::End;
+        }
+        let (whom, end) = if now < rebind_at {
+            (Whom::ItsServer, rebind_at)
+        } else {
+            (Whom::AnyServer, expires_at)
+        };
+        let next = self.next_question(end, now);
+        self.asked =
+            Some(Box::new(Asked { whom, at: now, hears_until: Some(now + timeout), next }));
+        Due::Ask(whom)
+    }
+
+    /// How long it has been asked for more time.
+    #[must_use]
+    pub fn asked_for(&self, now: Time) -> Duration {
+        self.lease.renew_at().map_or(Duration::ZERO, |renew_at| now - renew_at)
+    }
+
+    /// What was asked for is granted: the lease goes on under these terms.
+    #[must_use]
+    pub fn extended(&self, terms: Terms) -> Self {
+        let since = self.asked.as_ref().map_or(self.lease.since, |asked| asked.at);
+        Self::new(Lease { terms, since })
+    }
+
+    /// When to ask again, of whom is asked until `end`: when half of the time that is left has passed, but not too
+    /// soon.
+    fn next_question(&self, end: Time, now: Time) -> Time {
+        let all = self.lease.terms.times.expire.unwrap_or_default();
         let shortest = (all / RENEW_PAUSES_OF_LEASE).clamp(SHORTEST_PAUSE, RENEW_PAUSE);
         (now + ((end - now) / 2).max(shortest)).min(end)
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::message::{Kind, Message, Options, option};
 use super::terms;
-use crate::ipam::dhcp::life::{Lease, Phase, Random, Timing};
+use crate::ipam::dhcp::life::{Due, Holding, Lease, Phase, Random, Timing, Whom};
 use crate::ipam::dhcp::terms::Terms;
 use crate::net::Mac;
 use crate::sys::clock::Time;
@@ -195,10 +195,8 @@ pub struct Client {
 enum State {
     /// Looks for a lease.
     Searching(Box<Search>),
-    /// Has one, and nothing to do for it yet.
-    Bound(Box<Lease>),
-    /// Has one, and asks for more time.
-    Extending(Box<Extension>),
+    /// Has one.
+    Holding(Box<Holding>),
     /// Is no more.
     Ended,
 }
@@ -233,18 +231,6 @@ struct Resend {
     at: Time,
 }
 
-#[derive(Debug)]
-struct Extension {
-    lease: Lease,
-    /// When it was asked for last: what the times of the new lease count from.
-    sent: Time,
-    /// Until when an answer is listened for, if it still is.
-    hears_until: Option<Time>,
-    /// When to ask again, or what else is next.
-    next: Time,
-    is_rebinding: bool,
-}
-
 impl Client {
     /// A client that has no lease yet. `seed` is what its random numbers come from.
     #[must_use]
@@ -260,7 +246,7 @@ impl Client {
     /// A client that had a lease before.
     #[must_use]
     pub fn resume(conf: Conf, timing: Timing, seed: u64, lease: Lease) -> Self {
-        Self { conf, timing, random: Random(seed), xid: 0, state: State::Bound(Box::new(lease)) }
+        Self { conf, timing, random: Random(seed), xid: 0, state: holding(lease) }
     }
 
     /// What it was made with.
@@ -273,8 +259,7 @@ impl Client {
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
         match &self.state {
-            State::Bound(lease) => Some(lease),
-            State::Extending(extension) => Some(&extension.lease),
+            State::Holding(holding) => Some(holding.lease()),
             State::Searching(_) | State::Ended => None,
         }
     }
@@ -288,9 +273,7 @@ impl Client {
                 Step::Requesting { .. } => Phase::Requesting,
                 Step::Probing { .. } => Phase::Probing,
             },
-            State::Bound(_) => Phase::Bound,
-            State::Extending(extension) if extension.is_rebinding => Phase::Rebinding,
-            State::Extending(_) => Phase::Renewing,
+            State::Holding(holding) => holding.phase(),
             State::Ended => Phase::Ended,
         }
     }
@@ -304,8 +287,8 @@ impl Client {
                 Step::Selecting(_) | Step::Requesting { .. } => Listens::Messages,
                 Step::Probing { lease, .. } => Listens::Neighbours(address(&lease.terms)),
             },
-            State::Extending(extension) if extension.hears_until.is_some() => Listens::Messages,
-            State::Bound(_) | State::Extending(_) | State::Ended => Listens::Nothing,
+            State::Holding(holding) if holding.listens_to().is_some() => Listens::Messages,
+            State::Holding(_) | State::Ended => Listens::Nothing,
         }
     }
 
@@ -323,10 +306,7 @@ impl Client {
                 };
                 Some(search.until.map_or(next, |until| next.min(until)))
             }
-            State::Bound(lease) => lease.renew_at(),
-            State::Extending(extension) => Some(
-                extension.hears_until.map_or(extension.next, |until| until.min(extension.next)),
-            ),
+            State::Holding(holding) => holding.deadline(),
             State::Ended => None,
         }
     }
@@ -338,15 +318,7 @@ impl Client {
         }
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Searching(search) => self.search_on(search, now),
-            State::Bound(lease) => self.extend(*lease, now),
-            State::Extending(mut extension) => {
-                if now < extension.next {
-                    extension.hears_until = None;
-                    self.state = State::Extending(extension);
-                    return Vec::new();
-                }
-                self.extend(extension.lease, now)
-            }
+            State::Holding(holding) => self.hold_on(holding, now),
             State::Ended => Vec::new(),
         }
     }
@@ -359,7 +331,7 @@ impl Client {
         let Some(kind) = message.kind() else { return Vec::new() };
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Searching(search) => self.found(search, kind, message, now),
-            State::Extending(extension) => self.answered(extension, kind, message, now),
+            State::Holding(holding) => self.answered(holding, kind, message, now),
             other => {
                 self.state = other;
                 Vec::new()
@@ -439,7 +411,7 @@ impl Client {
                 (Step::Requesting { offer, sent, until, resend }, vec![effect])
             }
             Step::Probing { lease, sent: PROBES, .. } => {
-                self.state = State::Bound(Box::new(lease));
+                self.state = holding(lease);
                 return vec![Effect::Bound];
             }
             Step::Probing { lease, sent, .. } => self.probe(lease, sent, now),
@@ -506,7 +478,7 @@ impl Client {
                     {
                         let lease = Lease { terms, since: sent };
                         if self.conf.probe == Probing::Off || self.timing.probe.is_zero() {
-                            self.state = State::Bound(Box::new(lease));
+                            self.state = holding(lease);
                             return vec![Effect::Bound];
                         }
                         self.probe(lease, 0, now)
@@ -531,61 +503,49 @@ impl Client {
 
     // ----------------------------------------------------------------------------------------- having a lease
 
-    /// Asks for more time, of whom it is time to ask; or it is over.
-    fn extend(&mut self, lease: Lease, now: Time) -> Vec<Effect> {
-        let times = (lease.renew_at(), lease.rebind_at(), lease.expires_at());
-        let (Some(renew_at), Some(rebind_at), Some(expires_at)) = times else {
-            self.state = State::Bound(Box::new(lease));
-            return Vec::new();
+    /// Asks for more time, if it is time to ask; or it is over.
+    fn hold_on(&mut self, mut holding: Box<Holding>, now: Time) -> Vec<Effect> {
+        let effects = match holding.elapsed(self.timing.timeout, now) {
+            Due::End => return vec![Effect::Expired],
+            Due::Nothing => Vec::new(),
+            Due::Ask(whom) => {
+                self.xid = self.random.next_u32();
+                let terms = &holding.lease().terms;
+                let (source, server) = (address(terms), server(terms));
+                let options = self.question(Kind::Request);
+                let message = self.message(seconds(holding.asked_for(now)), source, options);
+                let to = match whom {
+                    Whom::ItsServer => Destination::Server { source, server },
+                    Whom::AnyServer => Destination::Broadcast,
+                };
+                vec![Effect::Send(message, to)]
+            }
         };
-        if now >= expires_at {
-            return vec![Effect::Expired];
-        }
-        let is_rebinding = now >= rebind_at;
-        let next = if is_rebinding { expires_at } else { rebind_at };
-        self.xid = self.random.next_u32();
-        let options = self.question(Kind::Request);
-        let secs = seconds(now - renew_at);
-        let message = self.message(secs, address(&lease.terms), options);
-        let destination = if is_rebinding {
-            Destination::Broadcast
-        } else {
-            Destination::Server { source: address(&lease.terms), server: server(&lease.terms) }
-        };
-        let extension = Extension {
-            next: lease.next_question(next, now),
-            lease,
-            sent: now,
-            hears_until: Some(now + self.timing.timeout),
-            is_rebinding,
-        };
-        self.state = State::Extending(Box::new(extension));
-        vec![Effect::Send(message, destination)]
+        self.state = State::Holding(holding);
+        effects
     }
 
     fn answered(
         &mut self,
-        extension: Box<Extension>,
+        before: Box<Holding>,
         kind: Kind,
         message: &Message,
         now: Time,
     ) -> Vec<Effect> {
         let server = message.options.address(option::SERVER).map(IpAddr::V4);
-        let own = extension.lease.terms.server;
-        let may_answer = extension.is_rebinding || server.is_none_or(|server| server == own);
-        match kind {
-            Kind::Ack if may_answer => match terms::read(message) {
-                // Some servers acknowledge another address where they should refuse.
-                Ok(terms) => {
-                    self.state = State::Bound(Box::new(Lease { terms, since: extension.sent }));
-                    vec![Effect::Bound]
-                }
-                Err(_) => {
-                    self.state = State::Extending(extension);
-                    Vec::new()
-                }
-            },
-            Kind::Nak if may_answer => {
+        let own = before.lease().terms.server;
+        let may_answer = match before.listens_to() {
+            Some(Whom::ItsServer) => server.is_none_or(|server| server == own),
+            Some(Whom::AnyServer) => true,
+            None => false,
+        };
+        match (kind, terms::read(message)) {
+            // Some servers acknowledge another address where they should refuse.
+            (Kind::Ack, Ok(terms)) if may_answer => {
+                self.state = State::Holding(Box::new(before.extended(terms)));
+                vec![Effect::Bound]
+            }
+            (Kind::Nak, _) if may_answer => {
                 let refusal = refusal(message);
                 let (step, mut effects) = self.discover(now, None, now);
                 let trouble = Trouble::Refused(refusal.clone());
@@ -595,7 +555,7 @@ impl Client {
                 effects
             }
             _ => {
-                self.state = State::Extending(extension);
+                self.state = State::Holding(before);
                 Vec::new()
             }
         }
@@ -650,6 +610,10 @@ impl Client {
         let pause = pause.min(self.timing.resend_max);
         Resend { count, at: now + self.random.around(pause, JITTER) }
     }
+}
+
+fn holding(lease: Lease) -> State {
+    State::Holding(Box::new(Holding::new(lease)))
 }
 
 fn address(terms: &Terms) -> Ipv4Addr {

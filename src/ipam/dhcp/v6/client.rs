@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use super::message::{Address, Ia, Kind, Message, Status};
-use crate::ipam::dhcp::life::{Lease, Phase, Random, Timing};
+use crate::ipam::dhcp::life::{Due, Holding, Lease, Phase, Random, Timing, Whom};
 use crate::ipam::dhcp::terms::{Terms, Times, compact};
 use crate::net::Cidr;
 use crate::sys::clock::Time;
@@ -92,10 +92,8 @@ pub struct Client {
 enum State {
     /// Looks for a lease.
     Searching(Box<Search>),
-    /// Has one, and nothing to do for it yet.
-    Bound(Box<Lease>),
-    /// Has one, and asks for more time.
-    Extending(Box<Extension>),
+    /// Has one.
+    Holding(Box<Holding>),
     /// Is no more.
     Ended,
 }
@@ -133,15 +131,6 @@ struct Resend {
     at: Time,
 }
 
-#[derive(Debug)]
-struct Extension {
-    lease: Lease,
-    sent: Time,
-    hears_until: Option<Time>,
-    next: Time,
-    is_rebinding: bool,
-}
-
 impl Client {
     /// A client that has no lease yet, known by the DUID `id`. `seed` is what its random numbers come from.
     #[must_use]
@@ -159,15 +148,14 @@ impl Client {
     /// A client that had a lease before.
     #[must_use]
     pub fn resume(id: Vec<u8>, timing: Timing, seed: u64, lease: Lease) -> Self {
-        Self { id, timing, random: Random(seed), xid: 0, state: State::Bound(Box::new(lease)) }
+        Self { id, timing, random: Random(seed), xid: 0, state: holding(lease) }
     }
 
     /// The lease, if there is one that may be used.
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
         match &self.state {
-            State::Bound(lease) => Some(lease),
-            State::Extending(extension) => Some(&extension.lease),
+            State::Holding(holding) => Some(holding.lease()),
             State::Searching(_) | State::Ended => None,
         }
     }
@@ -180,9 +168,7 @@ impl Client {
                 Step::Pausing { .. } | Step::Soliciting(_) => Phase::Selecting,
                 Step::Requesting { .. } => Phase::Requesting,
             },
-            State::Bound(_) => Phase::Bound,
-            State::Extending(extension) if extension.is_rebinding => Phase::Rebinding,
-            State::Extending(_) => Phase::Renewing,
+            State::Holding(holding) => holding.phase(),
             State::Ended => Phase::Ended,
         }
     }
@@ -192,8 +178,8 @@ impl Client {
     pub fn listens(&self) -> bool {
         match &self.state {
             State::Searching(search) => !matches!(search.step, Step::Pausing { .. }),
-            State::Extending(extension) => extension.hears_until.is_some(),
-            State::Bound(_) | State::Ended => false,
+            State::Holding(holding) => holding.listens_to().is_some(),
+            State::Ended => false,
         }
     }
 
@@ -209,11 +195,7 @@ impl Client {
                 };
                 Some(search.until.map_or(next, |until| next.min(until)))
             }
-            State::Bound(lease) => lease.renew_at(),
-            State::Extending(extension) => {
-                let next = extension.next;
-                Some(extension.hears_until.map_or(next, |until| until.min(next)))
-            }
+            State::Holding(holding) => holding.deadline(),
             State::Ended => None,
         }
     }
@@ -225,15 +207,7 @@ impl Client {
         }
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Searching(search) => self.search_on(search, now),
-            State::Bound(lease) => self.extend(*lease, now),
-            State::Extending(mut extension) => {
-                if now < extension.next {
-                    extension.hears_until = None;
-                    self.state = State::Extending(extension);
-                    return Vec::new();
-                }
-                self.extend(extension.lease, now)
-            }
+            State::Holding(holding) => self.hold_on(holding, now),
             State::Ended => Vec::new(),
         }
     }
@@ -246,8 +220,8 @@ impl Client {
         }
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Searching(search) => self.found(search, message, from, now),
-            State::Extending(extension) if message.kind == Kind::Reply => {
-                self.answered(extension, message, from, now)
+            State::Holding(holding) if message.kind == Kind::Reply => {
+                self.answered(holding, message, from, now)
             }
             other => {
                 self.state = other;
@@ -336,7 +310,7 @@ impl Client {
                 match granted(message) {
                     Ok((ia, address)) => {
                         let terms = terms(message, ia, address, from);
-                        self.state = State::Bound(Box::new(Lease { terms, since: sent }));
+                        self.state = holding(Lease { terms, since: sent });
                         return vec![Effect::Bound];
                     }
                     Err(None) => Step::Requesting { of, sent, until, resend },
@@ -354,64 +328,57 @@ impl Client {
 
     // ----------------------------------------------------------------------------------------- having a lease
 
-    /// Asks for more time, of whom it is time to ask; or it is over.
-    fn extend(&mut self, lease: Lease, now: Time) -> Vec<Effect> {
-        let times = (lease.renew_at(), lease.rebind_at(), lease.expires_at());
-        let (Some(renew_at), Some(rebind_at), Some(expires_at)) = times else {
-            self.state = State::Bound(Box::new(lease));
-            return Vec::new();
+    /// Asks for more time, if it is time to ask; or it is over.
+    fn hold_on(&mut self, mut holding: Box<Holding>, now: Time) -> Vec<Effect> {
+        let effects = match holding.elapsed(self.timing.timeout, now) {
+            Due::End => return vec![Effect::Expired],
+            Due::Nothing => Vec::new(),
+            Due::Ask(whom) => {
+                self.xid = self.random.next_u32() & 0x00ff_ffff;
+                let terms = &holding.lease().terms;
+                let (kind, server_id): (_, &[u8]) = match whom {
+                    Whom::ItsServer => (Kind::Renew, &terms.server_id),
+                    Whom::AnyServer => (Kind::Rebind, &[]),
+                };
+                let ia = association(&[ipv6(terms.address.address)]);
+                let message = self.message(kind, server_id, ia, holding.asked_for(now));
+                vec![Effect::Send(message)]
+            }
         };
-        if now >= expires_at {
-            return vec![Effect::Expired];
-        }
-        let is_rebinding = now >= rebind_at;
-        let (kind, end) =
-            if is_rebinding { (Kind::Rebind, expires_at) } else { (Kind::Renew, rebind_at) };
-        self.xid = self.random.next_u32() & 0x00ff_ffff;
-        let ia = association(&[ipv6(lease.terms.address.address)]);
-        let server_id: &[u8] = if is_rebinding { &[] } else { &lease.terms.server_id };
-        let message = self.message(kind, server_id, ia, now - renew_at);
-        let extension = Extension {
-            next: lease.next_question(end, now),
-            lease,
-            sent: now,
-            hears_until: Some(now + self.timing.timeout),
-            is_rebinding,
-        };
-        self.state = State::Extending(Box::new(extension));
-        vec![Effect::Send(message)]
+        self.state = State::Holding(holding);
+        effects
     }
 
     fn answered(
         &mut self,
-        extension: Box<Extension>,
+        before: Box<Holding>,
         message: &Message,
         from: Ipv6Addr,
         now: Time,
     ) -> Vec<Effect> {
-        let own = &extension.lease.terms.server_id;
-        if !extension.is_rebinding && message.server_id != *own {
-            self.state = State::Extending(extension);
-            return Vec::new();
-        }
+        let may_answer = match before.listens_to() {
+            Some(Whom::ItsServer) => message.server_id == before.lease().terms.server_id,
+            Some(Whom::AnyServer) => true,
+            None => false,
+        };
         match granted(message) {
-            Ok((ia, address)) => {
+            Ok((ia, address)) if may_answer => {
                 let terms = terms(message, ia, address, from);
-                self.state = State::Bound(Box::new(Lease { terms, since: extension.sent }));
+                self.state = State::Holding(Box::new(before.extended(terms)));
                 vec![Effect::Bound]
             }
-            // It says nothing of the association.
-            Err(None) => {
-                self.state = State::Extending(extension);
-                Vec::new()
-            }
-            Err(Some(status)) => {
+            Err(Some(status)) if may_answer => {
                 let (step, effect) = self.solicit(now, None, now);
                 let why = format!("DHCPv6 server {from} refused ({status})");
                 let trouble = Trouble::Refused(from.into(), status);
                 let search = Search { since: now, until: None, trouble, step };
                 self.state = State::Searching(Box::new(search));
                 vec![Effect::Unbound(why), effect]
+            }
+            // It is another server's, or says nothing of the association.
+            _ => {
+                self.state = State::Holding(before);
+                Vec::new()
             }
         }
     }
@@ -436,6 +403,10 @@ impl Client {
         let pause = pause.min(self.timing.resend_max);
         Resend { pause, at: now + self.random.around(pause, pause / JITTER) }
     }
+}
+
+fn holding(lease: Lease) -> State {
+    State::Holding(Box::new(Holding::new(lease)))
 }
 
 fn association(addresses: &[Ipv6Addr]) -> Ia {
