@@ -360,7 +360,7 @@ fn check_asks_and_never_leases() {
     let mut wrong = result.clone();
     wrong["ips"][0]["address"] = json!("10.0.0.99/24");
     host.check(&conf, &wrong, &pod).fails(999, &["prevResult", plain(&addresses(&result)[0])]);
-    let both = with(conf.clone(), &json!({"ipam": {"type": "dhcp", "ipv6": true}}));
+    let both = with(conf, &json!({"ipam": {"type": "dhcp", "ipv6": true}}));
     host.check(&both, &result, &pod).fails(999, &["no lease of an IPv6 address"]);
     assert_eq!(host.read("/run/dnsmasq.log").len(), asked, "no server is asked");
     assert_eq!(leases(&host).len(), 1);

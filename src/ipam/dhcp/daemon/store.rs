@@ -295,3 +295,105 @@ fn required<'a>(node: &'a Node<'a>, key: &'a str) -> Result<Node<'a>, Error> {
 fn text(node: &Node<'_>, key: &str) -> Result<String, Error> {
     required(node, key)?.text().map(str::to_owned)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::ipam::dhcp::terms::Times;
+
+    fn record(family: Family) -> Record {
+        let seconds = Duration::from_secs;
+        let terms = Terms {
+            address: "10.0.0.7/24".parse().unwrap(),
+            server: "10.0.0.1".parse().unwrap(),
+            server_id: vec![0, 1, 255],
+            gateway: Some("10.0.0.1".parse().unwrap()),
+            routes: Vec::new(),
+            mtu: Some(1400),
+            nameservers: vec!["10.0.0.53".parse().unwrap()],
+            domain: None,
+            search: vec!["example.org".to_owned()],
+            times: Times { renew: seconds(10), rebind: seconds(20), expire: Some(seconds(30)) },
+        };
+        Record {
+            attachment: Attachment {
+                network: "net".into(),
+                container: "c1".into(),
+                ifname: "eth0".into(),
+            },
+            netns: "/run/netns/c1".into(),
+            identity: u64::MAX,
+            link: 3,
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            wanted: Wanted { requested: vec![1, 3], priority: 7, probe: true, ..family.only() },
+            next_hop: Mac([2, 0, 0, 0, 0, 2]),
+            lease: Lease { terms, since: Time::after_boot(Duration::from_millis(1234)) },
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_found_by_the_next_daemon_until_it_is_forgotten() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        let store = Store::open(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        for family in Family::ALL {
+            store.keep(&record(family)).unwrap();
+            // Again, as when it is renewed.
+            store.keep(&record(family)).unwrap();
+        }
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        let mut found = store.load().unwrap();
+        assert_eq!(found.refused, []);
+        found.records.sort_by_key(|record| record.wanted.ipv6);
+        assert_eq!(found.records, Family::ALL.map(record));
+        let attachment = record(Family::V4).attachment;
+        for _ in 0..2 {
+            store.forget(&attachment, Family::V4).unwrap();
+            assert_eq!(store.load().unwrap().records, [record(Family::V6)]);
+        }
+    }
+
+    #[test]
+    fn a_directory_has_one_daemon() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let error = Store::open(directory.path()).unwrap_err();
+        assert!(error.msg.contains("another daemon"), "{}", error.msg);
+        drop(store);
+        Store::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn damage_of_any_kind_is_no_lease() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        store.keep(&record(Family::V4)).unwrap();
+        let name = file_name(&record(Family::V4).attachment, Family::V4);
+        let file = directory.path().join(&name);
+        let whole = std::fs::read_to_string(&file).unwrap();
+        let swapped = |from: &str, to: &str| whole.replace(from, to);
+        for content in [
+            String::new(),
+            "[]".to_owned(),
+            swapped("\"c1\"", "\"../c1\""),
+            swapped("\"c1\"", "\"c2\""),
+            swapped("10.0.0.7/24", "10.0.0.7"),
+            swapped("\"link\":3", "\"link\":0"),
+            swapped(&store.boot, "another"),
+        ] {
+            std::fs::write(&file, &content).unwrap();
+            let found = store.load().unwrap();
+            assert_eq!(found.records, [], "{content}");
+            assert_eq!(found.refused.len(), 1, "{content}");
+            assert!(!file.exists(), "it goes");
+        }
+        for cut in (0..whole.len()).step_by(7) {
+            std::fs::write(&file, &whole[..cut]).unwrap();
+            assert_eq!(store.load().unwrap().records, [], "cut to {cut} bytes");
+        }
+    }
+}
