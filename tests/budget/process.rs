@@ -88,7 +88,7 @@ impl Tracee {
         assert_eq!(tracee.wait(), Stop::Trap);
         let options =
             libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACEEXIT | libc::PTRACE_O_EXITKILL;
-        ptrace(libc::PTRACE_SETOPTIONS, tracee.0, 0, options as usize).unwrap();
+        ptrace(libc::PTRACE_SETOPTIONS, tracee.0, 0, options.cast_unsigned() as usize).unwrap();
         tracee
     }
 
