@@ -20,6 +20,8 @@
 //! number of containers, and there is one rule for each length of prefix in use, made once and together
 //! with its set. Nothing is shared between attachments, so nothing has to be counted.
 
+pub mod restore;
+
 use std::net::IpAddr;
 
 use nix::errno::Errno;
@@ -38,8 +40,12 @@ pub const TABLE: Table<'_> = Table { family: Family::Inet, name: "plumb" };
 const CHAIN: &str = "postrouting";
 /// `nat` at `NF_INET_POST_ROUTING` with `NF_IP_PRI_NAT_SRC` (linux/netfilter.h, netfilter_ipv4.h).
 const HOOK: Hook = Hook { chain_type: "nat", number: 4, priority: 100 };
+const ADD_TABLE: rule::AddTable<'_> = rule::AddTable(TABLE);
+const ADD_CHAIN: rule::AddChain<'_> = rule::AddChain { table: TABLE, name: CHAIN, hook: HOOK };
 /// Sets of ours begin with this.
 const PREFIX: &str = "masq";
+/// How many elements a transaction is given: it takes a few thousand.
+const CHUNK: usize = 512;
 /// How often a change is tried again that others' changes have thwarted.
 const ATTEMPTS: usize = 8;
 
@@ -190,9 +196,8 @@ fn delete(
             Err(error) => return Err(error.into()),
         }
     }
-    // One transaction takes a few thousand elements.
     let mut errors = Errors::default();
-    for chunk in ours.chunks(512) {
+    for chunk in ours.chunks(CHUNK) {
         let deletions: Vec<_> = chunk.iter().map(Entry::deletion).collect();
         let deletions: Vec<_> = deletions.iter().map(|r| r as &dyn NlRequest).collect();
         errors.note(nft::delete(rules, &deletions));
@@ -204,16 +209,14 @@ fn delete(
 /// that fails if the set is there, so that many doing this at once end with one rule.
 fn make_set(rules: &mut Socket, cidr: Cidr) -> Result<(), Error> {
     let (name, rule) = (Entry::of(cidr).set, Rule::of(cidr));
-    let (table, chain) =
-        (rule::AddTable(TABLE), rule::AddChain { table: TABLE, name: CHAIN, hook: HOOK });
     let set = set::New { table: TABLE, name: &name, key: &[rule.field, rule.field] };
     let expressions = rule.expressions(&name);
     let append = rule::AppendRule { table: TABLE, chain: CHAIN, expressions: &expressions };
-    nft::create_once(rules, &[&table, &set, &chain, &append]).map_err(unsupported)
+    nft::create_once(rules, &[&ADD_TABLE, &set, &ADD_CHAIN, &append]).map_err(unsupported)
 }
 
 /// One address as an element.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Entry {
     set: String,
     key: Vec<u8>,

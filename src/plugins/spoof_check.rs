@@ -14,6 +14,8 @@
 //! An attachment is one element in each set; the rule is made once. The comment in `guarded` also holds
 //! the address, so that from the link's name alone both can be found and removed.
 
+pub mod restore;
+
 use nix::errno::Errno;
 
 use crate::cni::error::Errors;
@@ -137,7 +139,7 @@ pub fn check(rules: &mut Socket, link: &str, mac: Mac) -> Result<(), Error> {
 
 fn insert(rules: &mut Socket, label: &str, link: &str, mac: Mac) -> Result<(), nl::Error> {
     let (name, pair) = (name_key(link), pair_key(link, mac));
-    let with_mac = format!("{label} {mac}");
+    let with_mac = with_mac(label, mac);
     let guarded = set::AddElement { set: GUARDED, key: &name, comment: &with_mac };
     let genuine = set::AddElement { set: GENUINE, key: &pair, comment: label };
     nft::commit(rules, &[&guarded, &genuine])
@@ -146,12 +148,17 @@ fn insert(rules: &mut Socket, label: &str, link: &str, mac: Mac) -> Result<(), n
 /// Makes table, sets, chain and rule, in one transaction that fails if they are there, so that many doing
 /// this at once end with one rule.
 fn make_sets(rules: &mut Socket) -> Result<(), Error> {
-    let new_set = |set: Set<'static>, key| set::New { table: TABLE, name: set.name, key };
-    let guarded = new_set(GUARDED, &[Field::Ifname]);
-    let genuine = new_set(GENUINE, &[Field::Ifname, Field::Ether]);
+    let (guarded, genuine) = (new_set(GUARDED), new_set(GENUINE));
     let requests: [&dyn NlRequest; 5] =
         [&rule::AddTable(TABLE), &guarded, &genuine, &chain(), &drop_rule()];
     Ok(nft::create_once(rules, &requests)?)
+}
+
+/// A new one of the two sets.
+fn new_set(set: Set<'static>) -> set::New<'static> {
+    let key: &[_] =
+        if set == GENUINE { &[Field::Ifname, Field::Ether] } else { &[Field::Ifname] };
+    set::New { table: TABLE, name: set.name, key }
 }
 
 fn chain() -> rule::AddChain<'static> {
@@ -185,6 +192,11 @@ fn pair_key(link: &str, mac: Mac) -> Vec<u8> {
     key.extend_from_slice(&mac.0);
     key.extend_from_slice(&[0; 2]);
     key
+}
+
+/// The comment of an element of `guarded`.
+fn with_mac(label: &str, mac: Mac) -> String {
+    format!("{label} {mac}")
 }
 
 fn mac_in(comment: &str) -> Option<Mac> {
