@@ -117,7 +117,7 @@ pub fn run(options: &Options) -> Result<i32, String> {
 
 /// The addresses of the container's end, but for those that it gives itself; `None` if they can't be
 /// read.
-fn addresses(socket: &mut Socket, attached: &Attached) -> Option<Vec<Cidr>> {
+pub fn addresses(socket: &mut Socket, attached: &Attached) -> Option<Vec<Cidr>> {
     let peer = attached.link.peer?;
     let found = addr::of_link_in(socket, attached.link.peer_netns?, peer).ok()?;
     Some(found.into_iter().filter(|a| !a.link_local).map(|a| a.cidr).collect())

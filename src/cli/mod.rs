@@ -10,6 +10,7 @@ mod ls;
 pub mod network;
 mod ping;
 mod plugins;
+mod restore;
 pub mod sandbox;
 mod summary;
 mod table;
@@ -56,6 +57,7 @@ enum Command {
     Del(driver::DelOptions),
     Status(driver::StatusOptions),
     Gc(driver::GcOptions),
+    Restore(restore::Options),
     Ls(ls::Options),
     Leases(leases::Options),
     Install(install::Options),
@@ -73,6 +75,7 @@ pub fn run() -> i32 {
         Command::Del(options) => driver::del(&options),
         Command::Status(options) => driver::status(&options),
         Command::Gc(options) => driver::gc(&options),
+        Command::Restore(options) => restore::run(&options),
         Command::Ls(options) => ls::run(&options),
         Command::Leases(options) => leases::run(&options),
         Command::Install(options) => install::run(&options),

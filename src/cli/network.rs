@@ -7,13 +7,22 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::call::variable;
 use crate::cni::json::Node;
 use crate::cni::{NetConf, Version};
 use crate::net::Cidr;
 
+/// Where networks are configured, unless `NETCONFPATH` says otherwise.
+const CONFIGURATIONS: &str = "/etc/cni/net.d";
 /// Extensions of files that hold lists, and of those that hold a single plugin's configuration.
 const LISTS: [&str; 1] = ["conflist"];
 const SINGLE: [&str; 2] = ["conf", "json"];
+
+/// The directory of networks.
+#[must_use]
+pub fn configurations() -> PathBuf {
+    variable("NETCONFPATH").unwrap_or_else(|| CONFIGURATIONS.to_owned()).into()
+}
 
 /// A network.
 #[derive(Clone, PartialEq, Debug)]
@@ -77,6 +86,24 @@ impl Network {
             what = format!("{what}; {fault}");
         }
         Err(what)
+    }
+
+    /// All networks of `directory`, each as [`find`](Self::find) would have it, and what is wrong with files.
+    ///
+    /// # Errors
+    /// The directory can't be read, for people.
+    pub fn all_in(directory: &Path) -> Result<(Vec<Self>, Vec<String>), String> {
+        let (mut networks, mut faults) = (Vec::<Self>::new(), Vec::new());
+        for extensions in [LISTS.as_slice(), &SINGLE] {
+            for file in files(directory, extensions)? {
+                match Self::read(&file) {
+                    Ok(network) if networks.iter().any(|other| other.name == network.name) => {}
+                    Ok(network) => networks.push(network),
+                    Err(what) => faults.push(what),
+                }
+            }
+        }
+        Ok((networks, faults))
     }
 
     /// Reads the configuration in the file at `path`, and what belongs to it in the directory beside it

@@ -1,6 +1,7 @@
 //! Links: `RTM_NEWLINK`, `RTM_GETLINK`, `RTM_DELLINK` (rtnetlink(7), linux/if_link.h).
 
 mod child;
+mod elsewhere;
 mod names;
 
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ use super::wire::{Attributes, Encoder, Flags, Malformed, Message};
 use crate::net::Mac;
 
 pub use child::{Child, IpvlanMode, MacvlanMode, NewChild, probe};
+pub use elsewhere::get_in;
 pub use names::{AddAltName, DeleteAltName, Move, Rename, RenameIfFree};
 
 /// Length of `struct ifinfomsg` (linux/rtnetlink.h).

@@ -17,7 +17,7 @@ use crate::net::{Cidr, Mac, from_bits, to_bits};
 use crate::nl::link::Link;
 use crate::nl::{Socket, nft};
 use crate::sha256;
-use crate::sys::lock::{Kind, lock};
+use crate::sys::lock::{Kind, held_bytes, lock};
 use crate::trace;
 
 /// How long another call for the same container is waited for.
@@ -83,6 +83,40 @@ pub fn queue(request: &Request) -> Result<Turn, Error> {
         }
         Error::new(Code::Internal, format!("{msg}: {errno:?}")).with_details(errno.desc())
     })
+}
+
+/// Waits until the calls that are at work for containers now are not any more; others may have begun. Those that
+/// were told no namespace, and such as can't open the queue, are not waited for.
+///
+/// # Errors
+/// Code 11: one takes too long; else those of open(2) and fcntl(2).
+pub fn await_calls() -> Result<(), Error> {
+    let fault = |why: Errno| Error::io(format_args!("lock {QUEUE}"), why.desc());
+    let queue = open_queue().map_err(|why| Error::io(format_args!("open {QUEUE}"), why))?;
+    for byte in held_bytes(&queue, 1).map_err(fault)? {
+        // Each by a file of its own, whose lock ends with it.
+        let turn = open_queue().map_err(|why| Error::io(format_args!("open {QUEUE}"), why))?;
+        lock(&turn, Kind::Byte(byte), PATIENCE).map_err(|errno| match errno {
+            Errno::EINTR => {
+                let patience = PATIENCE.as_secs();
+                let msg = format!("a call for a container has been at work for {patience} s");
+                Error::new(Code::TryAgainLater, msg)
+            }
+            other => fault(other),
+        })?;
+    }
+    Ok(())
+}
+
+/// The turn of a pass over all attachments, such as follow each other: the byte that is no namespace's.
+///
+/// # Errors
+/// Another takes too long; else those of open(2) and fcntl(2).
+pub fn queue_pass() -> Result<Turn, Error> {
+    let queue = open_queue().map_err(|why| Error::io(format_args!("open {QUEUE}"), why))?;
+    lock(&queue, Kind::Byte(0), PATIENCE)
+        .map_err(|why| Error::io(format_args!("lock {QUEUE}"), why.desc()))?;
+    Ok(Turn { _queue: Some(queue) })
 }
 
 fn open_queue() -> io::Result<File> {

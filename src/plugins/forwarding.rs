@@ -29,6 +29,12 @@ pub fn enable(addresses: &[Cidr]) -> Result<(), Error> {
     Ok(())
 }
 
+/// The settings by which the host would have to forward packets of these families, and does not.
+#[must_use]
+pub fn missing(addresses: &[Cidr]) -> Vec<&'static str> {
+    settings(addresses).filter(|name| sysctl::read(name).is_ok_and(|value| value == "0")).collect()
+}
+
 /// Has the host take no advice on routing from its containers (CVE-2020-10749) through this link of its
 /// own, whoever made it. Where the setting can't be written, the network works all the same.
 pub fn refuse_router_advertisements(link: &Link) {
@@ -47,10 +53,8 @@ pub fn refuse_router_advertisements(link: &Link) {
 /// # Errors
 /// It does not.
 pub fn check(addresses: &[Cidr]) -> Result<(), Error> {
-    for name in settings(addresses) {
-        if sysctl::read(name).is_ok_and(|value| value == "0") {
-            return Err(Error::new(Code::Internal, format!("sysctl {name} is 0, not 1")));
-        }
+    match missing(addresses).first() {
+        Some(name) => Err(Error::new(Code::Internal, format!("sysctl {name} is 0, not 1"))),
+        None => Ok(()),
     }
-    Ok(())
 }

@@ -58,9 +58,11 @@ pub fn add(rules: &mut Socket, label: &str, link: &str, mac: Mac) -> Result<(), 
             insert(rules, label, link, mac)?;
         }
         Err(error) if error.errno == Errno::EEXIST => {
-            // One in `genuine` whose other has been flushed away.
-            let pair = pair_key(link, mac);
-            nft::delete(rules, &[&set::DeleteElement { set: GENUINE, key: &pair }])?;
+            // One in `genuine` whose other has been flushed away; or both have been put back meanwhile.
+            let (name, pair) = (name_key(link), pair_key(link, mac));
+            let guarded = set::DeleteElement { set: GUARDED, key: &name };
+            let genuine = set::DeleteElement { set: GENUINE, key: &pair };
+            nft::delete(rules, &[&genuine, &guarded])?;
             insert(rules, label, link, mac)?;
         }
         other => other?,

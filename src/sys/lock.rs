@@ -44,6 +44,41 @@ pub fn lock(file: &File, kind: Kind, patience: Duration) -> Result<(), Errno> {
     result
 }
 
+/// Offsets of the bytes of `file` from `from` on that others hold locks on at this moment ([`Kind::Byte`]), in no order.
+///
+/// # Errors
+/// Those of fcntl(2).
+pub fn held_bytes(file: &File, from: i64) -> Result<Vec<i64>, Errno> {
+    let mut held = Vec::new();
+    // First byte, and how many; 0 for all behind it.
+    let mut ranges = vec![(from, 0)];
+    while let Some((start, length)) = ranges.pop() {
+        let mut range = write_lock(start, length);
+        fcntl(file.as_fd(), FcntlArg::F_OFD_GETLK(&mut range))?;
+        if range.l_type == unlocked() {
+            continue;
+        }
+        // The kernel tells one of those that it finds, not the first.
+        let at = range.l_start.max(start);
+        held.push(at);
+        if at > start {
+            ranges.push((start, at - start));
+        }
+        let behind = at + 1;
+        match length {
+            0 => ranges.push((behind, 0)),
+            _ if behind < start + length => ranges.push((behind, start + length - behind)),
+            _ => {}
+        }
+    }
+    Ok(held)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "2")]
+const fn unlocked() -> libc::c_short {
+    libc::F_UNLCK as libc::c_short
+}
+
 /// Process that holds a flock(2) lock on `file`, as far as /proc/locks tells: it does not know the
 /// processes of other PID namespaces, and some file systems show another device there than in stat(2).
 #[must_use]
@@ -85,20 +120,24 @@ fn acquire(file: &File, kind: Kind, wait: Wait) -> Result<(), Errno> {
                 // To the end, wherever that will be.
                 _ => (0, 0),
             };
-            #[expect(clippy::cast_possible_truncation, reason = "both are below 4")]
-            let range = libc::flock {
-                l_type: libc::F_WRLCK as libc::c_short,
-                l_whence: libc::SEEK_SET as libc::c_short,
-                l_start: start,
-                l_len: length,
-                l_pid: 0,
-            };
+            let range = write_lock(start, length);
             let command = match wait {
                 Wait::No => FcntlArg::F_OFD_SETLK(&range),
                 Wait::Yes => FcntlArg::F_OFD_SETLKW(&range),
             };
             fcntl(file.as_fd(), command).map(drop)
         }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "both are below 4")]
+const fn write_lock(start: i64, length: i64) -> libc::flock {
+    libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: start,
+        l_len: length,
+        l_pid: 0,
     }
 }
 

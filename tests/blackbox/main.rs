@@ -35,6 +35,7 @@ mod modules;
 mod protocol;
 mod ptp;
 mod real_input;
+mod restore;
 mod static_ipam;
 mod tap;
 mod trace;

@@ -1,18 +1,13 @@
 //! What the command line and the environment say: validated, and nothing done yet.
 
-use std::path::Path;
-
 use clap::Args;
 
 use super::target::{Target, container_of, netns_path};
 use crate::cli::cache::Arguments;
 use crate::cli::call::variable;
-use crate::cli::network::Network;
+use crate::cli::network::{Network, configurations};
 use crate::cni::Attachment;
 use crate::cni::conf::{interface_name_fault, is_identifier};
-
-/// Where networks are configured.
-const CONFIGURATIONS: &str = "/etc/cni/net.d";
 
 /// Attach a container to a network
 ///
@@ -201,8 +196,7 @@ fn validate(container: &str, ifname: &str) -> Result<(), String> {
 
 impl Common {
     pub fn network(&self) -> Result<Network, String> {
-        let directory = variable("NETCONFPATH").unwrap_or_else(|| CONFIGURATIONS.to_owned());
-        Network::find(&self.network, Path::new(&directory))
+        Network::find(&self.network, &configurations())
     }
 }
 

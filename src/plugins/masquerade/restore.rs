@@ -10,7 +10,7 @@ use crate::nl::request::Request as NlRequest;
 use crate::nl::{self, Socket};
 
 /// What is to be masqueraded: an address of the attachment of this label.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Wanted {
     /// The attachment's label.
     pub label: String,

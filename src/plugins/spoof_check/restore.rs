@@ -17,7 +17,7 @@ use crate::nl::{self, Socket};
 const CHUNK: usize = 256;
 
 /// What is to be guarded: what comes in by `link`, of the attachment of this label, is from `mac`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Wanted {
     /// The attachment's label.
     pub label: String,
