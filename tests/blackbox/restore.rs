@@ -97,7 +97,7 @@ fn a_flush_of_any_part_is_noticed_and_made_good() {
     let handles = host.ruleset("rule");
     let rule = handles.iter().find(|rule| rule.to_string().contains("masq6_64")).unwrap();
     let one = format!("delete rule inet plumb postrouting handle {}", rule["handle"]);
-    for flush in FLUSHES.into_iter().chain([&*one]) {
+    for flush in [&*one].into_iter().chain(FLUSHES) {
         host.sh(&format!("nft {flush}"));
         let noticed = [(&conf, &first, &a), (&conf, &second, &b), (&routed, &third, &c)]
             .iter()

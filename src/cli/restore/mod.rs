@@ -69,6 +69,17 @@ pub struct Options {
     json: bool,
 }
 
+/// What is done about what is missing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// It is put back.
+    Change,
+    /// It is told.
+    DryRun,
+    /// It is no matter of this run any more.
+    Last,
+}
+
 /// What was put back, or would be.
 #[derive(Default)]
 struct Restored {
@@ -81,31 +92,45 @@ struct Restored {
 }
 
 pub fn run(options: &Options) -> Result<i32, String> {
-    let (networks, mut problems) = options.networks()?;
+    let (networks, mut faults) = options.networks()?;
+    let mut problems = Vec::new();
     let text = |error: Error| error.to_string();
     let _turn = if options.dry_run { None } else { Some(attach::queue_pass().map_err(text)?) };
     let mut rules = nft::open().map_err(|error| error.to_string())?;
     let mut restored = Restored::default();
-    let mut settled = false;
     let mut plan = Plan::default();
-    for _ in 0..ROUNDS {
+    for round in 1..=ROUNDS {
         plan = options.plan(&networks)?;
         let went = restored.take_back(&mut rules, &plan).map_err(text)?;
-        let came = restored.put_back(&mut rules, &plan, options.dry_run).map_err(text)?;
-        settled = options.dry_run || !(went || came);
-        if settled {
+        let (is_last, has_failed) = (round == ROUNDS, !problems.is_empty());
+        // What is put back has to be looked at again.
+        let mode = match () {
+            () if options.dry_run => Mode::DryRun,
+            () if is_last || has_failed => Mode::Last,
+            () => Mode::Change,
+        };
+        let came = match restored.put_back(&mut rules, &plan, mode) {
+            Ok(came) => came,
+            Err(error) => {
+                problems.push(error.to_string());
+                true
+            }
+        };
+        if options.dry_run || has_failed || !(went || came) {
             break;
         }
-        attach::await_calls().map_err(text)?;
+        if is_last {
+            problems.push("other programs keep changing the same rules".to_owned());
+        } else {
+            attach::await_calls().map_err(text)?;
+        }
     }
+    problems.append(&mut faults);
     problems.append(&mut plan.unknown);
     if let Some(first) = plan.unconfigured.first() {
         let number = plan.unconfigured.len();
         let others = if number > 1 { format!(" and {} others", number - 1) } else { String::new() };
         problems.push(format!("{first}{others}: the network is not configured any more"));
-    }
-    if !settled {
-        problems.push("other programs keep changing the same rules".to_owned());
     }
     report(options, &restored, &plan, &problems);
     Ok(i32::from(!problems.is_empty()))
@@ -137,28 +162,28 @@ impl Options {
 
 impl Restored {
     /// Puts back what is missing, and says whether anything was.
-    fn put_back(&mut self, rules: &mut Socket, plan: &Plan, dry_run: bool) -> Result<bool, Error> {
+    fn put_back(&mut self, rules: &mut Socket, plan: &Plan, mode: Mode) -> Result<bool, Error> {
         let masquerading = masq::missing(rules, &plan.masqueraded)?;
         let checks = guard::missing(rules, &plan.guarded)?;
-        let settings = forwarding::missing(&plan.forwarded);
-        if !dry_run {
+        let counts = [masquerading.counts(), checks.counts()];
+        let new_rules: usize = counts.iter().map(|(rules, _)| rules).sum();
+        let elements: usize = counts.iter().map(|(_, elements)| elements).sum();
+        if mode == Mode::Last {
+            return Ok(new_rules + elements > 0);
+        }
+        self.rules += new_rules;
+        self.elements += elements;
+        self.settings.extend(forwarding::missing(&plan.forwarded));
+        let labels = masquerading.elements.iter().map(|wanted| &wanted.label);
+        let labels = labels.chain(checks.attachments.iter().map(|wanted| &wanted.label));
+        self.attachments.extend(labels.cloned());
+        self.masqueraded.extend_from_slice(&masquerading.elements);
+        self.guarded.extend_from_slice(&checks.attachments);
+        if mode == Mode::Change {
             masq::put(rules, &masquerading)?;
             guard::put(rules, &checks)?;
             forwarding::enable(&plan.forwarded)?;
         }
-        let (masquerading_counts, check_counts) = (masquerading.counts(), checks.counts());
-        let (new_rules, elements) = (
-            masquerading_counts.0 + check_counts.0,
-            masquerading_counts.1 + check_counts.1,
-        );
-        self.rules += new_rules;
-        self.elements += elements;
-        self.settings.extend(settings);
-        let labels = masquerading.elements.iter().map(|wanted| &wanted.label);
-        let labels = labels.chain(checks.attachments.iter().map(|wanted| &wanted.label));
-        self.attachments.extend(labels.cloned());
-        self.masqueraded.extend(masquerading.elements);
-        self.guarded.extend(checks.attachments);
         Ok(new_rules + elements > 0)
     }
 
