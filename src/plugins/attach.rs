@@ -226,7 +226,7 @@ pub fn add_masquerade(
     let added = masquerade::add(rules, &label, &addresses);
     // An answer that did not come through may have been a good one.
     undo.push(move || match nft::open_if_supported()? {
-        Some(mut rules) => masquerade::remove(&mut rules, &label, &addresses),
+        Some(mut rules) => masquerade::remove(&mut rules, &label, &addresses).map(drop),
         None => Ok(()),
     });
     added

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::container::{Container, Ipv6};
 use super::origin::Origin;
-use super::{attach, masquerade, spoof_check, veth};
+use super::{attach, masquerade, spoof_check, takeover, veth};
 use crate::cni::error::Errors;
 use crate::cni::{Attachment, Code, Error, Request};
 use crate::ipam::Ipam;
@@ -48,7 +48,10 @@ pub fn detach(
     if is_masqueraded && !known.is_empty() {
         rules = errors.note(nft::open_if_supported()).flatten();
         if let Some(rules) = &mut rules {
-            errors.note(masquerade::remove(rules, &label, &known));
+            let was_ours = errors.note(masquerade::remove(rules, &label, &known));
+            if was_ours == Some(false) {
+                errors.note(takeover::remove(rules, &request.attachment(), &known));
+            }
         }
     }
     let (over_link, ipam) = match ipam {
@@ -134,6 +137,8 @@ pub fn collect_garbage(request: &Request) -> Result<(), Error> {
     if let Some(mut rules) = errors.note(nft::open_if_supported()).flatten() {
         errors.note(masquerade::sweep(&mut rules, unwanted));
         errors.note(spoof_check::sweep(&mut rules, unwanted));
+        let containers = valid.iter().map(|(container, _)| *container).collect();
+        errors.note(takeover::sweep(&mut rules, &request.conf.name, &containers));
     }
     // As with DEL, a lease stays with what could not be removed; with rules it is not known whose they are.
     if let Some(Swept { left, refusals }) = swept {

@@ -85,22 +85,24 @@ pub fn add(rules: &mut Socket, label: &str, addresses: &[Cidr]) -> Result<(), Er
     Err(overtaken())
 }
 
-/// Ends the masquerading of those of the addresses that are the attachment's of this label.
+/// Ends the masquerading of those of the addresses that are the attachment's of this label, and says whether there
+/// were any.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn remove(rules: &mut Socket, label: &str, addresses: &[Cidr]) -> Result<(), Error> {
+pub fn remove(rules: &mut Socket, label: &str, addresses: &[Cidr]) -> Result<bool, Error> {
     let entries = addresses.iter().map(|cidr| Entry::of(*cidr)).collect();
     let is_own = |comment: &str| comment == label;
-    if delete(rules, entries, is_own)? == addresses.len() {
-        return Ok(());
+    let removed = delete(rules, entries, is_own)?;
+    if removed == addresses.len() {
+        return Ok(true);
     }
     // The network may have had another length of prefix when the address was added.
     let mut entries = Vec::new();
     for name in sets(rules)? {
         entries.extend(addresses.iter().filter_map(|cidr| Entry::of_set(&name, *cidr)));
     }
-    delete(rules, entries, is_own).map(drop)
+    Ok(removed + delete(rules, entries, is_own)? > 0)
 }
 
 /// Ends all masquerading of the attachment of this label, whose addresses are not known: the one

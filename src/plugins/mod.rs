@@ -5,7 +5,8 @@
 //! [`detach`], DEL and GC; [`veth`], the pair that reaches from the host into a container; [`child`], a
 //! link that is born there by netlink, and [`rival`], what keeps it from that; [`origin`], what a device was
 //! that is given away, and its way back; [`container`], the container's side
-//! of any link; [`forwarding`]; [`masquerade`] and [`spoof_check`], packet rules; [`undo`], the way back
+//! of any link; [`forwarding`]; [`masquerade`] and [`spoof_check`], packet rules, and [`takeover`], those
+//! of the reference's plugins; [`undo`], the way back
 //! of a failed ADD.
 
 pub mod attach;
@@ -25,6 +26,7 @@ pub mod origin;
 pub mod ptp;
 pub mod rival;
 pub mod spoof_check;
+pub mod takeover;
 pub mod tap;
 pub mod undo;
 pub mod veth;

@@ -2,8 +2,10 @@
 //! (linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h).
 //!
 //! A change is a transaction: it happens whole or not at all, and costs the same whatever else the
-//! ruleset holds. [`rule`] has tables, chains and rules, [`set`] sets and their elements.
+//! ruleset holds. [`rule`] has tables, chains and rules, [`set`] sets and their elements;
+//! [`foreign`] rules of others.
 
+pub mod foreign;
 pub mod rule;
 pub mod set;
 
@@ -30,14 +32,20 @@ const NFTA_DATA_VERDICT: u16 = 2;
 pub enum Family {
     /// IPv4 and IPv6.
     Inet = 1,
+    /// IPv4.
+    Ipv4 = 2,
     /// Frames that cross a bridge.
     Bridge = 7,
+    /// IPv6.
+    Ipv6 = 10,
 }
 
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Family::Inet => "inet",
+            Family::Ipv4 => "ip",
+            Family::Ipv6 => "ip6",
             Family::Bridge => "bridge",
         })
     }
