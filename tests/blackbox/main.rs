@@ -31,6 +31,7 @@ mod ipvlan;
 mod loopback;
 mod macvlan;
 mod masquerade;
+mod migration;
 mod modules;
 mod protocol;
 mod ptp;
