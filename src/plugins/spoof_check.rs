@@ -158,8 +158,7 @@ fn make_sets(rules: &mut Socket) -> Result<(), Error> {
 
 /// A new one of the two sets.
 fn new_set(set: Set<'static>) -> set::New<'static> {
-    let key: &[_] =
-        if set == GENUINE { &[Field::Ifname, Field::Ether] } else { &[Field::Ifname] };
+    let key: &[_] = if set == GENUINE { &[Field::Ifname, Field::Ether] } else { &[Field::Ifname] };
     set::New { table: TABLE, name: set.name, key }
 }
 

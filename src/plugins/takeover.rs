@@ -27,10 +27,8 @@ use crate::nl::nft::{self, Family, Table};
 use crate::nl::request::Request as NlRequest;
 use crate::nl::{self, Socket};
 
-const TABLES: [Table<'_>; 2] = [
-    Table { family: Family::Ipv4, name: "nat" },
-    Table { family: Family::Ipv6, name: "nat" },
-];
+const TABLES: [Table<'_>; 2] =
+    [Table { family: Family::Ipv4, name: "nat" }, Table { family: Family::Ipv6, name: "nat" }];
 const POSTROUTING: &str = "POSTROUTING";
 /// What the chain of a container begins with.
 const PREFIX: &str = "CNI-";
@@ -69,9 +67,8 @@ pub fn remove(
 pub fn sweep(rules: &mut Socket, network: &str, valid: &HashSet<&str>) -> Result<(), Error> {
     let is_stale = |container: &str| !valid.contains(container);
     let before = format!("name: \"{network}\" id: \"");
-    let container_of = |comment: &str| {
-        comment.strip_prefix(&before)?.strip_suffix('"').map(str::to_owned)
-    };
+    let container_of =
+        |comment: &str| comment.strip_prefix(&before)?.strip_suffix('"').map(str::to_owned);
     let named = format!(", net: {network}, if: ");
     let nft_container_of = |comment: &str| {
         // One that is cut does not tell.

@@ -114,7 +114,8 @@ fn the_references_nftables_rules_go_too() {
     let long = format!("{}x", "f0123456789abcde".repeat(6));
     let conf = conf("ptp", &ipv4());
     let rule = |address: &str, ifname: &str, id: &str| {
-        let comment = format!("0123456789abcdef-fedcba9876543210, net: net, if: {ifname}, id: {id}");
+        let comment =
+            format!("0123456789abcdef-fedcba9876543210, net: net, if: {ifname}, id: {id}");
         let comment: String = comment.chars().take(128).collect();
         format!(
             "nft 'add rule inet cni_plugins_masquerade masq_checks ip saddr == {address} \
@@ -209,7 +210,9 @@ fn reference_del(host: &Host, conf: &Value, pod: &Pod<'_>) {
 #[test]
 fn macvlan_goes_in_both_directions() {
     let host = Host::new();
-    host.sh("ip link add uplink type veth peer name far; ip link set uplink up; ip link set far up");
+    host.sh(
+        "ip link add uplink type veth peer name far; ip link set uplink up; ip link set far up",
+    );
     let conf = conf("macvlan", &ipv4());
     let (a, b) = (host.pod("a"), host.pod("b"));
     let first = reference(&host, "ADD", &conf, &a).run().ok();

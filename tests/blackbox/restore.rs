@@ -92,7 +92,10 @@ fn a_flush_of_any_part_is_noticed_and_made_good() {
     let second = host.add(&conf, &b).ok();
     let third = host.add(&routed, &c).ok();
     let before = ruleset(&host);
-    assert_eq!(restored(&host, &[]), "nothing to restore: 3 attachments in 2 networks have all their rules");
+    assert_eq!(
+        restored(&host, &[]),
+        "nothing to restore: 3 attachments in 2 networks have all their rules"
+    );
     // One rule of a chain that has others.
     let handles = host.ruleset("rule");
     let rule = handles.iter().find(|rule| rule.to_string().contains("masq6_64")).unwrap();
@@ -112,14 +115,18 @@ fn a_flush_of_any_part_is_noticed_and_made_good() {
         let line = restored(&host, &[]);
         assert!(line.starts_with("restored "), "{flush}: {line}");
         assert_eq!(ruleset(&host), before, "{flush}: {line}");
-        for (conf, result, pod) in [(&conf, &first, &a), (&conf, &second, &b), (&routed, &third, &c)]
+        for (conf, result, pod) in
+            [(&conf, &first, &a), (&conf, &second, &b), (&routed, &third, &c)]
         {
             host.check(conf, result, pod).ok();
         }
         assert!(restored(&host, &[]).starts_with("nothing to restore"), "{flush}");
     }
     host.sh("nft flush ruleset");
-    assert_eq!(restored(&host, &[]), "restored 4 rules and 9 elements of 3 attachments in 2 networks");
+    assert_eq!(
+        restored(&host, &[]),
+        "restored 4 rules and 9 elements of 3 attachments in 2 networks"
+    );
     let document: Value = serde_json::from_str(&restored(&host, &["--json"])).unwrap();
     assert_eq!((&document["elements"], &document["rules"]), (&json!(0), &json!(0)));
     // DEL takes away what restore has put there.
@@ -187,7 +194,10 @@ fn addresses_of_other_address_management_are_found() {
     host.add(&foreign, &pod).ok();
     let before = ruleset(&host);
     host.sh("nft flush ruleset");
-    assert_eq!(restored(&host, &[]), "restored 1 rule and 2 elements of 2 attachments in 2 networks");
+    assert_eq!(
+        restored(&host, &[]),
+        "restored 1 rule and 2 elements of 2 attachments in 2 networks"
+    );
     assert_eq!(ruleset(&host), before);
 }
 
@@ -286,6 +296,64 @@ fn what_was_restored_for_an_attachment_that_is_being_deleted_goes_again() {
         assert!(restoring.join().unwrap().starts_with("nothing to restore"));
     });
     assert_eq!(host.element_comments(), [] as [&str; 0]);
+}
+
+/// What the unit for systemd leaves of privileges is enough, also to read what only the container tells; and what
+/// has it run after a firewall: a start pulls it in, a stop or restart takes it along, a reload, too, each in
+/// its turn.
+#[test]
+fn the_unit_for_systemd_suffices() {
+    const UNIT: &str = include_str!("../../docs/systemd/plumb-restore.service");
+    let value = |key: &str| UNIT.lines().find_map(|line| line.strip_prefix(&format!("{key}=")));
+    for key in ["After", "PartOf", "ReloadPropagatedFrom", "WantedBy"] {
+        for firewall in ["nftables.service", "firewalld.service"] {
+            assert!(value(key).unwrap().split(' ').any(|unit| unit == firewall), "{key}");
+        }
+    }
+    assert_eq!(value("RemainAfterExit"), Some("yes"));
+    let command = value("ExecStart").unwrap().strip_prefix("/opt/cni/bin/plumb ").unwrap();
+    assert_eq!(value("ExecReload"), value("ExecStart"));
+
+    let host = Host::new();
+    let foreign = json!({"ipMasq": true, "macspoofchk": true, "isGateway": true, "ipam": {"type": "scripted"}});
+    let conf = bridge_conf(&foreign);
+    let ips = json!([{"address": "10.4.0.5/24", "gateway": "10.4.0.1"}]);
+    host.scripted_ipam(&json!({"cniVersion": "1.1.0", "ips": ips}));
+    configure(&host, &[&conf]);
+    host.add(&conf, &host.pod("a")).ok();
+    let before = ruleset(&host);
+    host.sh("nft flush ruleset; echo 0 > /proc/sys/net/ipv4/ip_forward");
+    let kept = value("CapabilityBoundingSet").unwrap().replace("CAP_", "+").to_lowercase();
+    let bounding = format!("--bounding-set=-all,{}", kept.replace(' ', ","));
+    host.sh(&format!("NETCONFPATH=/run/net.d setpriv {bounding} --no-new-privs {PLUMB} {command}"));
+    assert_eq!(ruleset(&host), before);
+    assert_eq!(host.sysctl("ipv4/ip_forward"), "1");
+}
+
+/// Among the firewalls' units that they name.
+#[test]
+fn systemd_accepts_the_units() {
+    let host = Host::new();
+    let firewall =
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecReload=/bin/true\n";
+    let units = [
+        ("nftables.service", firewall),
+        ("firewalld.service", firewall),
+        ("plumb-restore.service", include_str!("../../docs/systemd/plumb-restore.service")),
+        ("plumb-dhcp.service", include_str!("../../docs/systemd/plumb-dhcp.service")),
+        ("plumb-dhcp.socket", include_str!("../../docs/systemd/plumb-dhcp.socket")),
+    ];
+    host.sh("mkdir -p /run/units");
+    for (name, unit) in units {
+        let unit = unit.replace("/opt/cni/bin/", "/run/bin/");
+        host.write(format!("/run/units/{name}"), &unit);
+    }
+    host.sh(&format!("mkdir /run/bin; ln -s {PLUMB} /run/bin/plumb; ln -s {PLUMB} /run/bin/dhcp"));
+    let verify =
+        "cd /run/units; SYSTEMD_UNIT_PATH=/run/units: systemd-analyze verify --man=no plumb-* 2>&1";
+    assert_eq!(host.sh(verify), "");
+    host.sh("sed -i s/^After=/Afterwards=/ /run/units/plumb-restore.service");
+    assert!(host.sh(&format!("{verify} || true")).contains("Afterwards"), "verify sees nothing");
 }
 
 /// Few transactions, whatever the number: 300 attachments cost hardly more messages than one does.

@@ -139,9 +139,8 @@ pub fn run(options: &Options) -> Result<i32, String> {
 impl Options {
     /// What is to be there, by these networks; of the one network only, if there is one given.
     fn plan(&self, networks: &[Network]) -> Result<Plan, String> {
-        let is_asked_for = |name: &str| {
-            self.file.is_none() || networks.iter().any(|network| network.name == name)
-        };
+        let is_asked_for =
+            |name: &str| self.file.is_none() || networks.iter().any(|network| network.name == name);
         Plan::make(networks, is_asked_for)
     }
 

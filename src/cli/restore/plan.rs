@@ -163,8 +163,7 @@ impl Rules {
             leases: None,
         };
         if plugin.name == bridge::PLUGIN.name {
-            let conf =
-                bridge::conf::Conf::read(&rules.request).map_err(|error| fault(&error))?;
+            let conf = bridge::conf::Conf::read(&rules.request).map_err(|error| fault(&error))?;
             rules.masquerade = conf.ip_masq;
             rules.guard = conf.mac_spoof_check;
             rules.forward = conf.is_gateway;
@@ -222,7 +221,8 @@ impl Rules {
         inside: impl FnOnce() -> Vec<Cidr>,
     ) -> Vec<Cidr> {
         let sets = Config::read(&self.request).map(|config| config.sets).unwrap_or_default();
-        let by = |list: &[Cidr], address: IpAddr| list.iter().find(|c| c.address == address).copied();
+        let by =
+            |list: &[Cidr], address: IpAddr| list.iter().find(|c| c.address == address).copied();
         let mut inside = Some(inside);
         let mut found_inside = Vec::new();
         let mut addresses = Vec::new();
