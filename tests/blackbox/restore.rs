@@ -281,11 +281,8 @@ fn what_was_restored_for_an_attachment_that_is_being_deleted_goes_again() {
     let script = "#!/bin/sh\n[ $CNI_COMMAND = DEL ] || exit 1\ntouch /run/begun\n\
                   while ! [ -e /run/go ]; do sleep 0.02; done\n";
     host.write(format!("{}/scripted", crate::harness::BIN), script);
-    let conf_with_result = {
-        let mut conf = conf.clone();
-        conf["prevResult"] = result;
-        conf
-    };
+    let mut conf_with_result = conf;
+    conf_with_result["prevResult"] = result;
     std::thread::scope(|scope| {
         scope.spawn(|| Call::new(&host, "DEL", &conf_with_result).of(&pod).run().ok());
         host.sh("while ! [ -e /run/begun ]; do sleep 0.02; done");
