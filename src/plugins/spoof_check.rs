@@ -35,6 +35,8 @@ const HOOK: Hook = Hook { chain_type: "filter", number: 0, priority: -300 };
 const GUARDED: Set<'_> = Set { table: TABLE, name: "guarded" };
 const GENUINE: Set<'_> = Set { table: TABLE, name: "genuine" };
 const IFNAMSIZ: usize = 16;
+/// How often a change is tried that others' changes thwart.
+const ATTEMPTS: usize = 8;
 
 /// Sees whether the kernel answers at all.
 ///
@@ -52,20 +54,20 @@ pub fn probe(rules: &mut Socket) -> Result<(), Error> {
 pub fn add(rules: &mut Socket, label: &str, link: &str, mac: Mac) -> Result<(), Error> {
     // What an attachment of the same name has left would let its old address pass.
     remove(rules, link)?;
-    match insert(rules, label, link, mac) {
-        Err(error) if error.errno == Errno::ENOENT => {
-            make_sets(rules)?;
-            insert(rules, label, link, mac)?;
-        }
-        Err(error) if error.errno == Errno::EEXIST => {
+    let mut attempts = 0;
+    while let Err(error) = insert(rules, label, link, mac) {
+        attempts += 1;
+        match error.errno {
+            Errno::ENOENT if attempts < ATTEMPTS => make_sets(rules)?,
             // One in `genuine` whose other has been flushed away; or both have been put back meanwhile.
-            let (name, pair) = (name_key(link), pair_key(link, mac));
-            let guarded = set::DeleteElement { set: GUARDED, key: &name };
-            let genuine = set::DeleteElement { set: GENUINE, key: &pair };
-            nft::delete(rules, &[&genuine, &guarded])?;
-            insert(rules, label, link, mac)?;
+            Errno::EEXIST if attempts < ATTEMPTS => {
+                let (name, pair) = (name_key(link), pair_key(link, mac));
+                let guarded = set::DeleteElement { set: GUARDED, key: &name };
+                let genuine = set::DeleteElement { set: GENUINE, key: &pair };
+                nft::delete(rules, &[&genuine, &guarded])?;
+            }
+            _ => return Err(error.into()),
         }
-        other => other?,
     }
     // Somebody may have flushed the chain: then the elements are there, and nothing asks for them.
     if !rule::looks_up(rules, TABLE, CHAIN, GUARDED.name)? {
