@@ -15,6 +15,7 @@ mod check;
 mod child;
 mod cli;
 mod concurrency;
+mod crash;
 mod delegation;
 mod dhcp;
 mod dhcp6;

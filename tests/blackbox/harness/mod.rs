@@ -11,10 +11,14 @@
 mod call;
 mod conf;
 pub mod dhcp;
+mod fault;
 mod host;
 mod snapshot;
+mod tracee;
 
 pub use call::{Call, Outcome, fails_without_a_trace, network};
 pub use conf::{VERSIONS, bridge_conf, dual, ipv4, with};
+pub use fault::{Fault, Faulty, REFUSALS, Step, base_name};
 pub use host::{BIN, Host, PLUMB, Pod, patience};
 pub use snapshot::Snapshot;
+pub use tracee::{Stop, Tracee};
