@@ -24,6 +24,7 @@ mod driver;
 mod dummy;
 mod engines;
 mod failure;
+mod faults;
 mod harness;
 mod host_device;
 mod host_local;

@@ -8,6 +8,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::process::Child;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::call::Call;
 
 /// A child that this thread stops and lets go.
@@ -74,6 +77,15 @@ impl Tracee {
     /// Lets it go for good.
     pub fn release(self) {
         ptrace(libc::PTRACE_DETACH, self.pid, 0, 0).unwrap();
+    }
+
+    /// Kills it where it is.
+    pub fn kill(self) {
+        kill(Pid::from_raw(self.pid), Signal::SIGKILL).unwrap();
+        // Even so it stops on its way out.
+        if self.wait() == Stop::Exit {
+            self.release();
+        }
     }
 
     fn wait(&self) -> Stop {
