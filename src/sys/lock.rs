@@ -16,6 +16,8 @@ use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 use nix::unistd::gettid;
 
+use super::again;
+
 /// What is locked, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -34,7 +36,7 @@ pub enum Kind {
 /// # Errors
 /// `EINTR` if `patience` ends first; otherwise those of flock(2) and fcntl(2).
 pub fn lock(file: &File, kind: Kind, patience: Duration) -> Result<(), Errno> {
-    match acquire(file, kind, Wait::No) {
+    match again(|| acquire(file, kind, Wait::No)) {
         Err(Errno::EWOULDBLOCK | Errno::EACCES) => {}
         other => return other,
     }

@@ -29,3 +29,13 @@ pub(crate) fn set_option<T>(
     let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value, length) };
     Errno::result(set).map(drop)
 }
+
+/// Makes a system call again for as long as a signal interrupts it.
+pub(crate) fn again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}

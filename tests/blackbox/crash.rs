@@ -291,8 +291,9 @@ fn killed_before_any_system_call_ptp_leaves_nothing() {
 
 #[test]
 fn killed_before_any_system_call_macvlan_leaves_nothing() {
-    walk(&Network::macvlan());
+    walk(&Network::macvlan_v4());
+    // Each ADD waits a second for duplicates of its IPv6 address.
     if walks_all() {
-        walk(&Network::macvlan_v4());
+        walk(&Network::macvlan());
     }
 }

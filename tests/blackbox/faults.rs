@@ -4,6 +4,7 @@
 //! In the short form each step fails with one of its errors, in turn; with `PLUMB_TEST_WALK=all` with each.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -22,7 +23,9 @@ fn complaint(step: &Step, errno: Errno, faulty: &Faulty) -> Option<String> {
     let error = faulty.outcome.error();
     let text = format!("{} {}", error["msg"].as_str().unwrap(), error["details"]);
     let code = error["code"].as_u64().unwrap();
-    let tells_why = text.contains(errno.desc()) || text.contains(&format!("{errno:?}"));
+    let tells_why = [errno.desc().into(), format!("{errno:?}"), io::Error::from(errno).to_string()]
+        .iter()
+        .any(|words: &String| text.contains(words));
     let is_file = step.object.starts_with('/') || step.name == "openat" || step.name == "unlinkat";
     let names_it = if is_file {
         // Of one's own standard input and output there are no names.
@@ -123,8 +126,9 @@ fn whatever_fails_ptp_undoes_or_goes_on_and_says_so() {
 
 #[test]
 fn whatever_fails_macvlan_undoes_or_goes_on_and_says_so() {
-    walk(&Network::macvlan(), 2);
+    walk(&Network::macvlan_v4(), 2);
+    // Each ADD waits a second for duplicates of its IPv6 address.
     if walks_all() {
-        walk(&Network::macvlan_v4(), 2);
+        walk(&Network::macvlan(), 2);
     }
 }

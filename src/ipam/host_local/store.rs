@@ -37,6 +37,7 @@ use crate::cni::error::Errors;
 use crate::cni::{Code, Error};
 use crate::net::{from_bits, parse_ip};
 use crate::sha256;
+use crate::sys::again;
 use crate::sys::lock::{self, Kind};
 use crate::trace;
 
@@ -134,7 +135,7 @@ impl Store {
     pub fn open(data_dir: &str, network: &str) -> Result<Option<Self>, Error> {
         let path = Path::new(data_dir).join(network);
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let opened = nix::fcntl::open(&path, flags, Mode::empty());
+        let opened = again(|| nix::fcntl::open(&path, flags, Mode::empty()));
         trace::file("open", path.display(), &opened);
         match opened {
             Ok(fd) => Ok(Some(Self { directory: File::from(fd), path, patience: PATIENCE })),
@@ -244,7 +245,8 @@ impl Store {
 
     fn file(&self, name: &str, flags: OFlag) -> Result<File, Errno> {
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        let file = openat(&self.directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let file = again(|| openat(&self.directory, name, flags, mode));
         let action = if flags.contains(OFlag::O_EXCL) { "create" } else { "open" };
         trace::file(action, format_args!("{}/{name}", self.path.display()), &file);
         file.map(File::from)
@@ -255,7 +257,7 @@ impl Store {
         // One call reads a regular file as far as the buffer goes.
         let read = self
             .file(&address.to_string(), OFlag::O_RDONLY)
-            .and_then(|file| nix::unistd::read(file, &mut content));
+            .and_then(|file| again(|| nix::unistd::read(&file, &mut content)));
         match read {
             Ok(length) => Lease::parse(content.get(..length).unwrap_or_default()),
             Err(Errno::ENOENT) => Lease::Missing,
@@ -290,7 +292,7 @@ impl Store {
     fn addresses(&self) -> Result<Vec<IpAddr>, Error> {
         let error = |why: Errno| self.error("list leases in", "", why);
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let directory = Dir::openat(&self.directory, ".", flags, Mode::empty());
+        let directory = again(|| Dir::openat(&self.directory, ".", flags, Mode::empty()));
         trace::file("list", self.path.display(), &directory);
         let directory = directory.map_err(error)?;
         let mut addresses = Vec::new();

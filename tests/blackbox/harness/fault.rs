@@ -65,7 +65,7 @@ const E: [&[Errno]; 6] = [
 ];
 
 /// System calls that can fail for want of something, and with which errors of those that are walked.
-const FALLIBLE: [(i64, &str, Object, &[Errno]); 24] = [
+const FALLIBLE: [(i64, &str, Object, &[Errno]); 23] = [
     (libc::SYS_openat, "openat", Object::Path(1), E[2]),
     (libc::SYS_mkdir, "mkdir", Object::Path(0), &[Errno::ENOSPC, Errno::EIO, Errno::ENOMEM]),
     (libc::SYS_statx, "statx", Object::Path(1), E[0]),
@@ -94,7 +94,6 @@ const FALLIBLE: [(i64, &str, Object, &[Errno]); 24] = [
     (libc::SYS_recvmsg, "recvmsg", Object::Descriptor, E[4]),
     (libc::SYS_ioctl, "ioctl", Object::Descriptor, &[Errno::ENOMEM, Errno::EBUSY]),
     (libc::SYS_setns, "setns", Object::Descriptor, &[Errno::ENOMEM]),
-    (libc::SYS_poll, "poll", Object::None, E[5]),
 ];
 
 /// Errors of a netlink request.
@@ -109,6 +108,9 @@ impl Step {
 
     fn of(tracee: &Tracee, entry: &Entry) -> Self {
         let row = FALLIBLE.iter().find(|(number, ..)| *number == entry.number);
+        // Of fcntl(2) the locks.
+        let is_lock = matches!(entry.arguments[1], 36..=38);
+        let row = row.filter(|(number, ..)| *number != libc::SYS_fcntl || is_lock);
         let Some((_, name, object, _)) = row else {
             return Self { name: entry.number.to_string(), object: String::new() };
         };
@@ -165,6 +167,14 @@ impl Call<'_> {
     }
 }
 
+/// The request that is refused.
+struct Refused {
+    socket: String,
+    sequence: u32,
+    /// Of its type the low byte, as it was.
+    kind: u8,
+}
+
 struct Run {
     tracee: Tracee,
     fault: Fault,
@@ -175,8 +185,7 @@ struct Run {
 
 impl Run {
     fn to_end(&mut self) {
-        // The request that is refused, by its sequence number; and its type as it was.
-        let mut refused: Option<(u32, u8)> = None;
+        let mut refused: Option<Refused> = None;
         loop {
             let entry = match self.tracee.go(libc::PTRACE_SYSCALL) {
                 Stop::Entry(entry) => entry,
@@ -204,12 +213,11 @@ impl Run {
                 refused = self.send(&entry).or(refused);
             }
             let stop = self.tracee.go(libc::PTRACE_SYSCALL);
-            match (stop, self.fault, refused) {
-                (Stop::Return(length), Fault::Refuse(_, errno), Some((sequence, kind)))
+            match (stop, self.fault, &refused) {
+                (Stop::Return(length), Fault::Refuse(_, errno), Some(refused))
                     if length > 0 && entry.number == libc::SYS_recvmsg =>
                 {
-                    let length = usize::try_from(length).unwrap();
-                    self.receive(&entry, length, sequence, kind, errno);
+                    self.receive(&entry, usize::try_from(length).unwrap(), refused, errno);
                 }
                 (Stop::Exit, ..) => {}
                 (Stop::Gone, ..) => return,
@@ -220,7 +228,7 @@ impl Run {
 
     /// Looks through the requests that are about to be sent. The one to be refused gets a type that the kernel
     /// does not know, which it says, and goes on as it does after any other refusal.
-    fn send(&mut self, entry: &Entry) -> Option<(u32, u8)> {
+    fn send(&mut self, entry: &Entry) -> Option<Refused> {
         let [_, address, length, ..] = entry.arguments;
         let bytes = self.tracee.read(address, usize::try_from(length).unwrap());
         let mut refused = None;
@@ -236,23 +244,27 @@ impl Run {
             if matches!(self.fault, Fault::Refuse(number, _) if number == self.requests.len()) {
                 self.hit = Some(step);
                 self.tracee.write(address + at as u64 + 4, &[0xff]);
-                refused = Some((u32_at(message, 8), kind));
+                let socket = self.tracee.file(entry.arguments[0]);
+                refused = Some(Refused { socket, sequence: u32_at(message, 8), kind });
             }
         }
         refused
     }
 
     /// Has the kernel's refusal be for another reason.
-    fn receive(&self, entry: &Entry, length: usize, sequence: u32, kind: u8, errno: Errno) {
+    fn receive(&self, entry: &Entry, length: usize, refused: &Refused, errno: Errno) {
+        if self.tracee.file(entry.arguments[0]) != refused.socket {
+            return;
+        }
         // Of struct msghdr the vector is the third member, of that the base the first.
         let address = self.tracee.read_u64(self.tracee.read_u64(entry.arguments[1] + 16));
         let bytes = self.tracee.read(address, length);
         for (at, message) in messages(&bytes) {
             let is_error = message[4] == 2 && message[5] == 0;
-            if is_error && u32_at(message, 8) == sequence && u32_at(message, 16) != 0 {
+            if is_error && u32_at(message, 8) == refused.sequence && u32_at(message, 16) != 0 {
                 let place = address + at as u64;
                 self.tracee.write(place + 16, &(-(errno as i32)).to_ne_bytes());
-                self.tracee.write(place + 20 + 4, &[kind]);
+                self.tracee.write(place + 20 + 4, &[refused.kind]);
             }
         }
     }
