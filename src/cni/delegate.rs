@@ -43,12 +43,21 @@ impl Delegate {
         if name.contains('/') || name == "." || name == ".." {
             return Err(Error::invalid("ipam.type", format_args!("{name:?}"), "a plugin's name"));
         }
+        let mut unreadable = Vec::new();
         for directory in path {
             if directory.as_os_str() == ITSELF {
                 return Ok(Self::SameProgram);
             }
             let file = directory.join(name);
-            let Ok(found) = std::fs::metadata(&file) else { continue };
+            let found = match std::fs::metadata(&file) {
+                Ok(found) => found,
+                Err(why) => {
+                    if why.kind() != io::ErrorKind::NotFound {
+                        unreadable.push(format!("{}: {why}", file.display()));
+                    }
+                    continue;
+                }
+            };
             if !found.is_file() {
                 continue;
             }
@@ -57,10 +66,8 @@ impl Delegate {
             return Ok(if same { Self::SameProgram } else { Self::Foreign(file) });
         }
         let path: Vec<_> = path.iter().map(|directory| directory.display().to_string()).collect();
-        Err(Error::new(
-            Code::InvalidConfig,
-            format!("failed to find plugin {name:?} in path {path:?}"),
-        ))
+        let msg = format!("failed to find plugin {name:?} in path {path:?}");
+        Err(Error::new(Code::InvalidConfig, msg).with_details(unreadable.join("; ")))
     }
 }
 

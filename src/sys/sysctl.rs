@@ -12,7 +12,14 @@ use crate::trace;
 pub fn read(name: &str) -> io::Result<String> {
     let mut buffer = [0; 64];
     let path = path(name);
-    let length = File::open(&path).and_then(|mut file| file.read(&mut buffer));
+    let length = File::open(&path).and_then(|mut file| {
+        loop {
+            match file.read(&mut buffer) {
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        }
+    });
     trace::file("read", &path, &length);
     let length = length?;
     let text = buffer.get(..length).unwrap_or_default();

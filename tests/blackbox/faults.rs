@@ -13,9 +13,9 @@ use crate::crash::{Network, Stage, Walked, walks_all};
 use crate::harness::{Fault, Faulty, Host, REFUSALS, Step, base_name};
 
 /// Objects of which one is named where the kernel refuses something.
-const OBJECTS: [&str; 12] = [
-    "link", "address", "route", "bridge", "interface", "nf_tables", "table", "set ", "element", "socket",
-    "namespace", "elements",
+const OBJECTS: [&str; 14] = [
+    "link", "address", "route", "bridge", "interface", "veth pair", "macvlan", "nf_tables", "table", "set ",
+    "element", "socket", "namespace", "standard input",
 ];
 
 /// What is wrong with an error message, if anything is.
@@ -26,12 +26,16 @@ fn complaint(step: &Step, errno: Errno, faulty: &Faulty) -> Option<String> {
     let tells_why = [errno.desc().into(), format!("{errno:?}"), io::Error::from(errno).to_string()]
         .iter()
         .any(|words: &String| text.contains(words));
-    let is_file = step.object.starts_with('/') || step.name == "openat" || step.name == "unlinkat";
-    let names_it = if is_file {
-        // Of one's own standard input and output there are no names.
-        text.contains(base_name(&step.object)) || step.object.starts_with("/proc/self")
-    } else {
-        OBJECTS.iter().any(|object| text.contains(object))
+    let named = |object: &str| text.contains(base_name(object));
+    let names_it = match (step.name.as_str(), step.object.as_str()) {
+        // Locks are for a container and for a lease directory, and are called so.
+        ("fcntl" | "flock", path) if path.ends_with("/plumb.lock") => named("namespace"),
+        ("fcntl" | "flock", path) => named(path.rsplit_once('/').unwrap().0),
+        ("openat", ".") => named("list leases"),
+        ("write", object) if !object.starts_with('/') => named("print the result"),
+        (_, path) if path.starts_with('/') && !path.starts_with("/proc/self") => named(path),
+        ("openat" | "unlinkat", name) => named(name),
+        _ => OBJECTS.iter().any(|object| text.contains(object)),
     };
     (!tells_why || !names_it || code < 5).then(|| format!("{step:?} {errno:?}: {text}"))
 }

@@ -771,7 +771,12 @@ impl Rotor {
             .file(&name, OFlag::O_RDWR | OFlag::O_CREAT)
             .map_err(|why| error(io::Error::from(why)))?;
         let mut text = [0; 64];
-        let length = file.read_at(&mut text, 0).map_err(error)?;
+        let length = loop {
+            match file.read_at(&mut text, 0) {
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                read => break read.map_err(error)?,
+            }
+        };
         let text = text.get(..length).unwrap_or_default();
         let last = std::str::from_utf8(text).ok().and_then(|text| parse_ip(text.trim()));
         Ok(Self { file, name, last, length })
