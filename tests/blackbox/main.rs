@@ -16,6 +16,7 @@ mod child;
 mod cli;
 mod concurrency;
 mod crash;
+mod damage;
 mod delegation;
 mod dhcp;
 mod dhcp6;
