@@ -1,4 +1,4 @@
-//! Many at once, and killed at any moment.
+//! Many at once.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -217,94 +217,6 @@ fn a_container_keeps_no_call_waiting() {
     assert!(holder.wait().unwrap().success());
 }
 
-/// How far a call gets before it is killed follows from a random delay, the same in every run.
-struct Random(u64);
-
-impl Random {
-    /// Up to `limit`, by xorshift.
-    fn delay(&mut self, limit: Duration) -> Duration {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        limit.mul_f64((self.0 >> 11) as f64 / (1_u64 << 53) as f64)
-    }
-}
-
-fn killed(call: &Call<'_>, after: Duration) -> bool {
-    let mut child = call.start();
-    thread::sleep(after);
-    child.kill().unwrap();
-    // Killed, that is, rather than done already.
-    child.wait().unwrap().code().is_none()
-}
-
 fn the_pod_is_empty(pod: &Pod<'_>) -> bool {
     pod.ip("link show").as_array().unwrap().len() == 1
-}
-
-/// A process killed at any moment leaves only what the next DEL removes, and a new ADD works.
-#[test]
-fn what_a_killed_add_or_del_leaves_the_next_del_removes() {
-    let mut conf = dual_stack();
-    conf["macspoofchk"] = json!(true);
-    let conf = &conf;
-    let host = Host::new();
-    let before = host.snapshot();
-    let pods = host.pods(2);
-    let (pod, witness) = (&pods[0], &pods[1]);
-    let result = host.add(conf, witness).ok();
-    let with_witness = host.snapshot();
-
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let (mut adds, mut dels) = (0, 0);
-    // As long as the calls take here.
-    let measured = host.add(conf, pod).took;
-    let whole_del = host.del(conf, pod).took;
-    let mut rounds = 0;
-    // How often a call is met alive depends on what else the machine does.
-    while rounds < 150 || adds < 40 || dels < 40 {
-        rounds += 1;
-        assert!(rounds < 3000, "killed in time: {adds} ADDs, {dels} DELs of {rounds} each");
-        adds +=
-            usize::from(killed(&Call::new(&host, "ADD", conf).of(pod), random.delay(measured * 2)));
-        host.del(conf, pod).ok();
-        assert!(the_pod_is_empty(pod));
-
-        host.add(conf, pod).ok();
-        dels +=
-            usize::from(killed(&Call::new(&host, "DEL", conf).of(pod), random.delay(whole_del)));
-        host.del(conf, pod).ok();
-        assert!(the_pod_is_empty(pod));
-    }
-    let left = host.snapshot().since(&with_witness);
-    assert_eq!(left, [] as [String; 0]);
-    host.check(conf, &result, witness).ok();
-    host.del(conf, witness).ok();
-    host.snapshot().assert_nothing_but_shared(&before, "dual0");
-}
-
-/// The same where the first use of everything is what is killed.
-#[test]
-fn a_first_add_that_is_killed_blocks_nobody() {
-    const KILLED: usize = 15;
-    let conf = &dual_stack();
-    let mut random = Random(0x2545_f491_4f6c_dd1d);
-    let mut count = 0;
-    for _ in 0..10 * KILLED {
-        let host = Host::new();
-        let before = host.snapshot();
-        let pods = host.pods(2);
-        let call = Call::new(&host, "ADD", conf).of(&pods[0]);
-        count += usize::from(killed(&call, random.delay(Duration::from_millis(20))));
-        host.del(conf, &pods[0]).ok();
-        let result = host.add(conf, &pods[1]).ok();
-        host.check(conf, &result, &pods[1]).ok();
-        pods[1].must_reach("10.20.0.1");
-        host.del(conf, &pods[1]).ok();
-        host.snapshot().assert_nothing_but_shared(&before, "dual0");
-        if count == KILLED {
-            return;
-        }
-    }
-    panic!("only {count} of {KILLED} were killed in time");
 }

@@ -209,7 +209,8 @@ impl Sequel {
                 host.check(conf, &result, pod).ok();
             }
             Self::Other => {
-                let script = "cd /var/lib/cni/networks/net 2>/dev/null && grep -lsx -e a.* * || true";
+                let script =
+                    "cd /var/lib/cni/networks/net 2>/dev/null && grep -lsx -e a.* * || true";
                 let victims = host.sh(script);
                 let result = host.add(conf, &stage.other).ok();
                 for ip in result["ips"].as_array().unwrap() {

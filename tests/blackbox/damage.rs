@@ -24,7 +24,10 @@ const DAMAGES: [(&str, &str); 24] = [
     ("a rotor is empty", ": > last_reserved_ip.0"),
     ("a rotor is torn", "printf '10.1' > last_reserved_ip.0; printf 'fd01:' > last_reserved_ip.1"),
     ("a rotor is noise", "printf '\\377\\376\\000\\001' > last_reserved_ip.0"),
-    ("a rotor is of the other family", "cp last_reserved_ip.0 x; mv last_reserved_ip.1 last_reserved_ip.0; mv x last_reserved_ip.1"),
+    (
+        "a rotor is of the other family",
+        "cp last_reserved_ip.0 x; mv last_reserved_ip.1 last_reserved_ip.0; mv x last_reserved_ip.1",
+    ),
     ("a rotor is outside of the ranges", "printf 192.0.2.9 > last_reserved_ip.0"),
     ("the index is gone", "rm plumb.index"),
     ("the index is empty", ": > plumb.index"),

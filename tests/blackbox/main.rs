@@ -39,6 +39,7 @@ mod modules;
 mod protocol;
 mod ptp;
 mod real_input;
+mod reliability;
 mod restore;
 mod static_ipam;
 mod tap;

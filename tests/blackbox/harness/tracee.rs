@@ -126,10 +126,7 @@ impl Tracee {
         if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
             // SAFETY: the kernel says that it has filled in this member.
             let entry = unsafe { info.u.entry };
-            return Stop::Entry(Entry {
-                number: entry.nr.cast_signed(),
-                arguments: entry.args,
-            });
+            return Stop::Entry(Entry { number: entry.nr.cast_signed(), arguments: entry.args });
         }
         assert_eq!(info.op, libc::PTRACE_SYSCALL_INFO_EXIT);
         // SAFETY: as above.
