@@ -269,7 +269,7 @@ fn walk(network: &Network) {
             }
         }
         let took = began.elapsed().as_secs_f64();
-        println!("walk: {}, {walked:?}: {kills} kills in {took:.1} s", network.name);
+        eprintln!("walk: {}, {walked:?}: {kills} kills in {took:.1} s", network.name);
         assert!(calls > 50, "{calls}");
         stage.finish();
     }

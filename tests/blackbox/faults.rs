@@ -142,7 +142,7 @@ fn walk(network: &Network, offset: usize) {
             }
         }
         let took = began.elapsed().as_secs_f64();
-        println!(
+        eprintln!(
             "walk: {}, {walked:?}: {steps} steps, {errors} errors in {took:.1} s",
             network.name
         );

@@ -149,7 +149,7 @@ impl Call<'_> {
         // To ignore a signal can't fail, and nothing is done so far.
         tracee.go(libc::PTRACE_SYSCALL);
         let mut run = Run { tracee, fault, calls: vec![], requests: vec![], hit: None };
-        run.to_end();
+        run.run_out();
         let Run { tracee, calls, requests, hit, .. } = run;
         if hit.is_some() && matches!(fault, Fault::Kill(_)) {
             tracee.kill();
@@ -184,7 +184,7 @@ struct Run {
 }
 
 impl Run {
-    fn to_end(&mut self) {
+    fn run_out(&mut self) {
         let mut refused: Option<Refused> = None;
         loop {
             let entry = match self.tracee.go(libc::PTRACE_SYSCALL) {
