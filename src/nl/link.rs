@@ -2,6 +2,7 @@
 
 mod child;
 mod elsewhere;
+mod group;
 mod names;
 
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ use crate::net::Mac;
 
 pub use child::{Child, IpvlanMode, MacvlanMode, NewChild, probe};
 pub use elsewhere::get_in;
+pub use group::{DeleteGroup, SetGroup};
 pub use names::{AddAltName, DeleteAltName, Move, Rename, RenameIfFree};
 
 /// Length of `struct ifinfomsg` (linux/rtnetlink.h).

@@ -1,5 +1,7 @@
 //! Routes: `RTM_NEWROUTE`, `RTM_DELROUTE`, `RTM_GETROUTE` (rtnetlink(7), linux/rtnetlink.h).
 
+mod flush;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,6 +13,8 @@ use super::request::{Query, Request};
 use super::socket::{Channel, Socket};
 use super::wire::{Attribute, Attributes, Encoder, Flags, Malformed, Message};
 use crate::net::{Cidr, width};
+
+pub use flush::flush;
 
 /// Length of `struct rtmsg` (linux/rtnetlink.h).
 const HEADER: usize = 12;
