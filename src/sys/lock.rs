@@ -27,6 +27,8 @@ pub enum Kind {
     OpenFileDescription,
     /// The byte at this offset only, be it there or not, by an open file description lock of fcntl(2).
     Byte(i64),
+    /// The byte at this offset, together with all others that take it so. A lock of the file's own on it becomes this one.
+    SharedByte(i64),
 }
 
 /// Takes an exclusive lock on `file`, which holds until the file is closed.
@@ -36,14 +38,44 @@ pub enum Kind {
 /// # Errors
 /// `EINTR` if `patience` ends first; otherwise those of flock(2) and fcntl(2).
 pub fn lock(file: &File, kind: Kind, patience: Duration) -> Result<(), Errno> {
-    match again(|| acquire(file, kind, Wait::No)) {
-        Err(Errno::EWOULDBLOCK | Errno::EACCES) => {}
-        other => return other,
+    if try_lock(file, kind)? {
+        return Ok(());
     }
     let alarm = Alarm::set(patience)?;
     let result = acquire(file, kind, Wait::Yes);
     drop(alarm);
     result
+}
+
+/// Takes a lock on `file` if it is free, and says whether it was.
+///
+/// # Errors
+/// Those of flock(2) and fcntl(2).
+pub fn try_lock(file: &File, kind: Kind) -> Result<bool, Errno> {
+    match again(|| acquire(file, kind, Wait::No)) {
+        Ok(()) => Ok(true),
+        Err(Errno::EWOULDBLOCK | Errno::EACCES) => Ok(false),
+        Err(other) => Err(other),
+    }
+}
+
+/// Gives up the lock on the byte at this offset.
+///
+/// # Errors
+/// Those of fcntl(2).
+pub fn unlock(file: &File, offset: i64) -> Result<(), Errno> {
+    let range = libc::flock { l_type: unlocked(), ..range(libc::F_WRLCK, offset, 1) };
+    again(|| fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&range)).map(drop))
+}
+
+/// Whether others hold a lock on the byte at this offset at this moment, shared or not.
+///
+/// # Errors
+/// Those of fcntl(2).
+pub fn is_held(file: &File, offset: i64) -> Result<bool, Errno> {
+    let mut range = range(libc::F_WRLCK, offset, 1);
+    again(|| fcntl(file.as_fd(), FcntlArg::F_OFD_GETLK(&mut range)).map(drop))?;
+    Ok(range.l_type != unlocked())
 }
 
 /// Offsets of the bytes of `file` from `from` on that others hold locks on at this moment ([`Kind::Byte`]), in no order.
@@ -55,7 +87,7 @@ pub fn held_bytes(file: &File, from: i64) -> Result<Vec<i64>, Errno> {
     // First byte, and how many; 0 for all behind it.
     let mut ranges = vec![(from, 0)];
     while let Some((start, length)) = ranges.pop() {
-        let mut range = write_lock(start, length);
+        let mut range = range(libc::F_WRLCK, start, length);
         fcntl(file.as_fd(), FcntlArg::F_OFD_GETLK(&mut range))?;
         if range.l_type == unlocked() {
             continue;
@@ -116,13 +148,13 @@ fn acquire(file: &File, kind: Kind, wait: Wait) -> Result<(), Errno> {
             // SAFETY: flock(2) works on a descriptor alone, which is open.
             Errno::result(unsafe { libc::flock(file.as_raw_fd(), flags) }).map(drop)
         }
-        Kind::OpenFileDescription | Kind::Byte(_) => {
-            let (start, length) = match kind {
-                Kind::Byte(offset) => (offset, 1),
+        Kind::OpenFileDescription | Kind::Byte(_) | Kind::SharedByte(_) => {
+            let range = match kind {
+                Kind::Byte(offset) => range(libc::F_WRLCK, offset, 1),
+                Kind::SharedByte(offset) => range(libc::F_RDLCK, offset, 1),
                 // To the end, wherever that will be.
-                _ => (0, 0),
+                _ => range(libc::F_WRLCK, 0, 0),
             };
-            let range = write_lock(start, length);
             let command = match wait {
                 Wait::No => FcntlArg::F_OFD_SETLK(&range),
                 Wait::Yes => FcntlArg::F_OFD_SETLKW(&range),
@@ -132,10 +164,10 @@ fn acquire(file: &File, kind: Kind, wait: Wait) -> Result<(), Errno> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "both are below 4")]
-const fn write_lock(start: i64, length: i64) -> libc::flock {
+#[expect(clippy::cast_possible_truncation, reason = "all are below 4")]
+const fn range(kind: libc::c_int, start: i64, length: i64) -> libc::flock {
     libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
+        l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: start,
         l_len: length,
@@ -228,6 +260,24 @@ mod tests {
         lock(&first, Kind::Byte(5), Duration::ZERO).unwrap();
         lock(&second, Kind::Byte(4), Duration::ZERO).unwrap();
         lock(&second, Kind::Byte(6), Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn a_shared_byte_keeps_only_those_away_that_want_it_for_themselves() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let open = || File::options().read(true).write(true).open(path.path()).unwrap();
+        let (first, second, third) = (open(), open(), open());
+        assert!(!is_held(&third, 5).unwrap());
+        assert!(try_lock(&first, Kind::Byte(5)).unwrap());
+        assert!(is_held(&third, 5).unwrap() && !try_lock(&second, Kind::SharedByte(5)).unwrap());
+        assert!(try_lock(&first, Kind::SharedByte(5)).unwrap(), "its own becomes a shared one");
+        assert!(try_lock(&second, Kind::SharedByte(5)).unwrap());
+        assert!(is_held(&third, 5).unwrap() && !try_lock(&third, Kind::Byte(5)).unwrap());
+        unlock(&first, 5).unwrap();
+        assert!(is_held(&third, 5).unwrap(), "the second's");
+        drop(second);
+        assert!(try_lock(&third, Kind::Byte(5)).unwrap());
+        assert_eq!(held_bytes(&first, 0).unwrap(), [5]);
     }
 
     /// As a runtime may leave it that waits for signals with sigwaitinfo(2) or signalfd(2).
