@@ -10,6 +10,7 @@ use super::attachment::Attachment;
 use super::conf::NetConf;
 use super::env::{Command, Environment};
 use super::error::{Code, Error};
+use super::queue::Turn;
 use super::result::CniResult;
 use super::version::Version;
 use crate::sys::netns::{Netns, OpenError};
@@ -49,6 +50,7 @@ pub struct Request {
     pub stdin: Vec<u8>,
     netns: Option<Result<Netns, OpenError>>,
     args: OnceCell<Args>,
+    turn: OnceCell<Turn>,
 }
 
 impl Request {
@@ -77,7 +79,31 @@ impl Request {
                 return Err(Error::new(Code::InvalidNetns, msg));
             }
         }
-        Ok(Self { env, conf, stdin, netns, args: OnceCell::new() })
+        Ok(Self { env, conf, stdin, netns, args: OnceCell::new(), turn: OnceCell::new() })
+    }
+
+    /// Waits for this call's turn ([`Turn::wait`]). It lasts as long as the request, which of a plugin is until the
+    /// process ends: what ADD has made is known to the runtime by then.
+    ///
+    /// # Errors
+    /// Code 11: another call takes too long; else those of fcntl(2) and flock(2).
+    pub fn take_turn(&self) -> Result<(), Error> {
+        self.keep_turn(Turn::wait)
+    }
+
+    /// Does the same for a plugin that another one calls, as [`Turn::of_delegate`].
+    ///
+    /// # Errors
+    /// A garbage collection that can't be told takes too long.
+    pub fn take_turn_of_delegate(&self) -> Result<(), Error> {
+        self.keep_turn(Turn::of_delegate)
+    }
+
+    fn keep_turn(&self, wait: fn(&Self) -> Result<Turn, Error>) -> Result<(), Error> {
+        if self.turn.get().is_none() {
+            let _ = self.turn.set(wait(self)?);
+        }
+        Ok(())
     }
 
     /// A call of GC that keeps these attachments, too.

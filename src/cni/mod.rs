@@ -14,6 +14,7 @@ pub mod error;
 pub mod frame;
 pub mod json;
 pub mod print;
+pub mod queue;
 pub mod result;
 pub mod version;
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use crate::cni::delegate::{self, Delegate};
 use crate::cni::env::Command;
+use crate::cni::queue::Collection;
 use crate::cni::{CniResult, Code, Error, Request};
 use crate::net::Cidr;
 
@@ -180,11 +181,11 @@ impl<'a> Ipam<'a> {
     ///
     /// # Errors
     /// Those of the plugin.
-    pub fn gc(&self) -> Result<(), Error> {
+    pub fn gc(&self, collection: &Collection) -> Result<(), Error> {
         match self {
-            Self::HostLocal(request) => host_local::gc(request),
+            Self::HostLocal(request) => host_local::gc(request, collection),
             Self::Static(_) => Ok(()),
-            Self::Dhcp(request) => dhcp::gc(request),
+            Self::Dhcp(request) => dhcp::gc(request, collection),
             Self::Foreign(program, request) => {
                 delegate::execute(program, Command::Gc, request).map(drop)
             }

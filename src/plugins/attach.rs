@@ -1,12 +1,5 @@
 //! Steps of ADD and of CHECK that interface plugins have in common, each with its way back.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::time::Duration;
-
-use nix::errno::Errno;
-
 use super::container::{Container, Ipv6};
 use super::undo::Undo;
 use super::{masquerade, veth};
@@ -17,14 +10,6 @@ use crate::net::{Cidr, Mac, from_bits, to_bits};
 use crate::nl::link::Link;
 use crate::nl::{Socket, nft};
 use crate::sha256;
-use crate::sys::lock::{Kind, held_bytes, lock};
-use crate::trace;
-
-/// How long another call for the same container is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Of which a byte is locked for each container that a call is at work for.
-const QUEUE: &str = "/run/plumb.lock";
 
 /// What an ADD begins with: the attachment, whose names fit into a label, and its address management, if there
 /// is any; the container has a namespace.
@@ -46,85 +31,9 @@ pub fn carry_out<'a>(
     request: &'a Request,
     work: impl FnOnce(&mut Undo<'a>) -> Result<CniResult, Error>,
 ) -> Result<CniResult, Error> {
-    let _turn = queue(request)?;
+    request.take_turn()?;
     let mut undo = Undo::new();
     work(&mut undo).map_err(|error| undo.unwind(error))
-}
-
-/// The turn of a call, which ends when this is dropped.
-#[must_use]
-pub struct Turn {
-    _queue: Option<File>,
-}
-
-/// Has calls for one container follow each other: two for the same attachment at once, as of a runtime
-/// that tries again what it believes to have failed, would take each other's lease or link for their own.
-/// Without a namespace there is nothing to take.
-///
-/// The lock is not the namespace's own, which a process in the container could hold against us; only where
-/// none but the container's owner may write, that has to do.
-///
-/// # Errors
-/// Code 11: another call takes too long; else those of fcntl(2) and flock(2).
-pub fn queue(request: &Request) -> Result<Turn, Error> {
-    let Ok(netns) = request.netns() else { return Ok(Turn { _queue: None }) };
-    let queue = open_queue().ok();
-    let number = netns.number().ok().and_then(|number| i64::try_from(number).ok());
-    let locked = match (&queue, number) {
-        (Some(queue), Some(number)) => lock(queue, Kind::Byte(number), PATIENCE),
-        _ => netns.lock(PATIENCE),
-    };
-    locked.map(|()| Turn { _queue: queue }).map_err(|errno| {
-        let msg = format!("cannot lock network namespace {:?}", request.env.netns);
-        if errno == Errno::EINTR {
-            let patience = PATIENCE.as_secs();
-            let msg = format!("{msg}: another call has held it for {patience} s");
-            return Error::new(Code::TryAgainLater, msg);
-        }
-        Error::new(Code::Internal, format!("{msg}: {errno:?}")).with_details(errno.desc())
-    })
-}
-
-/// Waits until the calls that are at work for containers now are not any more; others may have begun. Those that
-/// were told no namespace, and such as can't open the queue, are not waited for.
-///
-/// # Errors
-/// Code 11: one takes too long; else those of open(2) and fcntl(2).
-pub fn await_calls() -> Result<(), Error> {
-    let fault = |why: Errno| Error::io(format_args!("lock {QUEUE}"), why.desc());
-    let queue = open_queue().map_err(|why| Error::io(format_args!("open {QUEUE}"), why))?;
-    for byte in held_bytes(&queue, 1).map_err(fault)? {
-        // Each by a file of its own, whose lock ends with it.
-        let turn = open_queue().map_err(|why| Error::io(format_args!("open {QUEUE}"), why))?;
-        lock(&turn, Kind::Byte(byte), PATIENCE).map_err(|errno| match errno {
-            Errno::EINTR => {
-                let patience = PATIENCE.as_secs();
-                let msg = format!("a call for a container has been at work for {patience} s");
-                Error::new(Code::TryAgainLater, msg)
-            }
-            other => fault(other),
-        })?;
-    }
-    Ok(())
-}
-
-/// The turn of a pass over all attachments, such as follow each other: the byte that is no namespace's.
-///
-/// # Errors
-/// Another takes too long; else those of open(2) and fcntl(2).
-pub fn queue_pass() -> Result<Turn, Error> {
-    let queue = open_queue().map_err(|why| Error::io(format_args!("open {QUEUE}"), why))?;
-    lock(&queue, Kind::Byte(0), PATIENCE)
-        .map_err(|why| Error::io(format_args!("lock {QUEUE}"), why.desc()))?;
-    Ok(Turn { _queue: Some(queue) })
-}
-
-fn open_queue() -> io::Result<File> {
-    let mut options = File::options();
-    options.read(true).write(true).create(true).mode(0o600);
-    let queue = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(QUEUE);
-    trace::file("open", QUEUE, &queue);
-    queue
 }
 
 /// Leases the container's addresses before it has a link; none in a network without address management.

@@ -1,11 +1,12 @@
 //! DEL and GC, as all interface plugins do them: only how a link is deleted is each plugin's own.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::container::{Container, Ipv6};
 use super::origin::Origin;
-use super::{attach, masquerade, spoof_check, takeover, veth};
+use super::{deletion, masquerade, spoof_check, takeover};
 use crate::cni::error::Errors;
+use crate::cni::queue::Collection;
 use crate::cni::{Attachment, Code, Error, Request};
 use crate::ipam::Ipam;
 use crate::net::Cidr;
@@ -25,7 +26,7 @@ pub fn detach(
 ) -> Result<(), Error> {
     let label = request.attachment().label();
     let mut errors = Errors::default();
-    let _turn = match attach::queue(request) {
+    match request.take_turn() {
         // What another call is about is not to be taken away under its hands.
         Err(error) if error.code == Code::TryAgainLater as u32 => return Err(error),
         other => errors.note(other),
@@ -111,11 +112,13 @@ fn known_addresses(request: &Request, held: Option<Vec<Cidr>>) -> Vec<Cidr> {
 }
 
 /// Removes what belongs to the request's network and to none of its valid attachments: links by their
-/// alias, elements by their comment, then leases.
+/// alias, elements by their comment, then leases. What a call is about that is under way or begins meanwhile is left
+/// alone: the list of valid attachments does not know of it.
 ///
 /// # Errors
 /// The valid attachments are not told; or the first failure, with the others behind it.
 pub fn collect_garbage(request: &Request) -> Result<(), Error> {
+    let collection = Collection::begin()?;
     let valid = request.conf.valid_attachments()?;
     let valid: HashSet<_> =
         valid.iter().map(|a| (a.container.as_str(), a.ifname.as_str())).collect();
@@ -123,6 +126,7 @@ pub fn collect_garbage(request: &Request) -> Result<(), Error> {
         Attachment::from_label(label).is_some_and(|attachment| {
             attachment.network == request.conf.name
                 && !valid.contains(&(attachment.container.as_str(), attachment.ifname.as_str()))
+                && collection.claims(&attachment)
         })
     };
     let mut errors = Errors::default();
@@ -130,7 +134,7 @@ pub fn collect_garbage(request: &Request) -> Result<(), Error> {
     // Over links that are still there.
     let is_swept = matches!(ipam, Some(Ipam::Dhcp(_)));
     if let Some(ipam) = ipam.filter(|_| is_swept) {
-        errors.note(ipam.gc());
+        errors.note(ipam.gc(&collection));
     }
     let swept = errors.note(delete_links(unwanted));
     // Whatever the configuration says now: elements may be of a time when their keys were set.
@@ -143,7 +147,7 @@ pub fn collect_garbage(request: &Request) -> Result<(), Error> {
     // As with DEL, a lease stays with what could not be removed; with rules it is not known whose they are.
     if let Some(Swept { left, refusals }) = swept {
         if errors.is_empty() && !is_swept {
-            errors.note(sweep_leases(request, &left));
+            errors.note(sweep_leases(request, &collection, &left));
         }
         errors.note(refusals);
     }
@@ -151,12 +155,16 @@ pub fn collect_garbage(request: &Request) -> Result<(), Error> {
 }
 
 /// Releases what belongs to no valid attachment, nor to one of which something is left.
-fn sweep_leases(request: &Request, left: &[Attachment]) -> Result<(), Error> {
+fn sweep_leases(
+    request: &Request,
+    collection: &Collection,
+    left: &[Attachment],
+) -> Result<(), Error> {
     if left.is_empty() {
-        return Ipam::of(request)?.map_or(Ok(()), |ipam| ipam.gc());
+        return Ipam::of(request)?.map_or(Ok(()), |ipam| ipam.gc(collection));
     }
     let request = request.keeping(left)?;
-    Ipam::of(&request)?.map_or(Ok(()), |ipam| ipam.gc())
+    Ipam::of(&request)?.map_or(Ok(()), |ipam| ipam.gc(collection))
 }
 
 /// What has become of links that belong to no valid attachment.
@@ -172,13 +180,17 @@ fn delete_links(unwanted: impl Fn(&str) -> bool) -> Result<Swept, Error> {
     let mut host = Socket::open(Family::Route)?;
     let mut errors = Errors::default();
     let mut left = Vec::new();
+    let mut veths = HashMap::new();
     for link in link::list(&mut host)? {
         let Some(alias) = link.alias.as_deref().filter(|alias| unwanted(alias)) else { continue };
         let Some(attachment) = Attachment::from_label(alias) else { continue };
-        let gone = match Origin::read(alias) {
+        let restored = match Origin::read(alias) {
             // A device of the host's own, which a container was given.
             Some(origin) => origin.restore(&mut host, &link, &attachment),
-            None if link.is_veth() => veth::delete_link(&mut host, &link.name).map(drop),
+            None if link.is_veth() => {
+                veths.insert(link.index, attachment);
+                continue;
+            }
             // On the host a plugin leaves no others. The alias of a device that was in a container may be the
             // container's.
             None => {
@@ -190,9 +202,13 @@ fn delete_links(unwanted: impl Fn(&str) -> bool) -> Result<Swept, Error> {
                 Err(Error::new(Code::Internal, msg))
             }
         };
-        if errors.note(gone).is_none() {
+        if errors.note(restored).is_none() {
             left.push(attachment);
         }
     }
+    let indices: Vec<_> = veths.keys().copied().collect();
+    let (still_there, refusals) = deletion::many(&mut host, &indices);
+    errors.note(refusals);
+    left.extend(still_there.iter().filter_map(|index| veths.remove(index)));
     Ok(Swept { left, refusals: errors.into_result() })
 }

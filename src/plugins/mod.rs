@@ -14,6 +14,7 @@ pub mod bridge;
 pub mod child;
 pub mod conf;
 pub mod container;
+pub mod deletion;
 pub mod detach;
 pub mod dummy;
 pub mod forwarding;

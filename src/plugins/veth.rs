@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::container::{Container, Ipv6};
-use super::setting_error;
 use super::undo::Undo;
+use super::{deletion, setting_error};
 use crate::cni::{Attachment, Code, Error, Request};
 use crate::net::Mac;
 use crate::nl::link::{Change, Link, PortFlags, Target};
@@ -261,7 +261,7 @@ pub fn check_ends(inside: &Link, outside: &Link) -> Result<(), Error> {
 pub fn delete(request: &Request) -> Result<bool, Error> {
     let attachment = request.attachment();
     let mut host = Socket::open(Family::Route)?;
-    if delete_link(&mut host, &attachment.host_link())? {
+    if deletion::shared(&mut host, &attachment.host_link())? {
         return Ok(true);
     }
     let Some(netns) = request.netns_if_any()? else { return Ok(false) };
@@ -285,7 +285,7 @@ pub fn delete(request: &Request) -> Result<bool, Error> {
 pub fn delete_own(host: &mut Socket, name: &str, label: &str) -> Result<(), Error> {
     match link::get(host, Target::Name(name))? {
         Some(link) if link.alias.as_deref().is_none_or(|alias| alias == label) => {
-            delete_link(host, name).map(drop)
+            deletion::by_name(host, name).map(drop)
         }
         Some(link) => {
             let owner = link.alias.unwrap_or_default();
@@ -293,17 +293,5 @@ pub fn delete_own(host: &mut Socket, name: &str, label: &str) -> Result<(), Erro
             Err(Error::new(Code::Internal, msg))
         }
         None => Ok(()),
-    }
-}
-
-/// Deletes a link; false if there was none.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn delete_link(host: &mut Socket, name: &str) -> Result<bool, Error> {
-    match host.execute(&[&link::Delete(Target::Name(name))]) {
-        Ok(()) => Ok(true),
-        Err(error) if error.errno == Errno::ENODEV => Ok(false),
-        Err(error) => Err(error.into()),
     }
 }

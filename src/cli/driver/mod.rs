@@ -17,6 +17,7 @@ use super::network::{Extra, Network};
 use super::{ls, summary};
 use crate::cni::conf::is_identifier;
 use crate::cni::env::Command;
+use crate::cni::queue::Collection;
 use crate::cni::{Attachment, Version};
 
 pub use options::{AddOptions, CheckOptions, DelOptions, GcOptions, StatusOptions};
@@ -148,6 +149,8 @@ pub fn gc(options: &GcOptions) -> Result<i32, String> {
         let text = format!("nothing is removed: network {name} sets disableGC");
         return report.finish(&options.common, Ok(text));
     }
+    // What is attached from here on, of which the list that follows knows nothing, the plugins leave alone.
+    let _collection = Collection::begin().map_err(|error| error.msg)?;
     let kept = |attachment: &Attachment| {
         options.keep.iter().any(|(c, i)| (c, i) == (&attachment.container, &attachment.ifname))
     };

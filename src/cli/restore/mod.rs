@@ -2,7 +2,7 @@
 //!
 //! ADDs and DELs go on meanwhile. Rules are put back for what was live when this looked; a DEL that had taken its
 //! own rules away just before, and its link not yet, would leave them behind. So, once rules have been put
-//! back, the calls that are at work at that moment are waited for ([`attach::await_calls`]): of their
+//! back, the calls that are at work at that moment are waited for ([`queue::await_calls`]): of their
 //! attachments either all is there by then, or the link has gone. A call that begins later finds the rules
 //! that were put back, and takes them away itself. Then all is looked at anew: rules that were put back for what
 //! is not live any more, or has other addresses, go; and if any of that was to do, once more, since what went may
@@ -20,9 +20,10 @@ use serde_json::json;
 
 use super::network::{Network, configurations};
 use super::{say, say_json};
+use crate::cni::queue::{self, Turn};
 use crate::cni::{Attachment, Error};
 use crate::nl::{Socket, nft};
-use crate::plugins::{attach, forwarding, masquerade, spoof_check};
+use crate::plugins::{forwarding, masquerade, spoof_check};
 
 use masquerade::restore as masq;
 use plan::Plan;
@@ -95,7 +96,7 @@ pub fn run(options: &Options) -> Result<i32, String> {
     let (networks, mut faults) = options.networks()?;
     let mut problems = Vec::new();
     let text = |error: Error| error.to_string();
-    let _turn = if options.dry_run { None } else { Some(attach::queue_pass().map_err(text)?) };
+    let _turn = if options.dry_run { None } else { Some(Turn::of_pass().map_err(text)?) };
     let mut rules = nft::open().map_err(|error| error.to_string())?;
     let mut restored = Restored::default();
     let mut plan = Plan::default();
@@ -122,7 +123,7 @@ pub fn run(options: &Options) -> Result<i32, String> {
         if is_last {
             problems.push("other programs keep changing the same rules".to_owned());
         } else {
-            attach::await_calls().map_err(text)?;
+            queue::await_calls().map_err(text)?;
         }
     }
     problems.append(&mut faults);

@@ -22,8 +22,9 @@ use nix::unistd::geteuid;
 
 use self::conf::Conf;
 use self::protocol::{Add, Answer, Frames};
-use crate::cni::conf::{interface_name_fault, is_identifier};
-use crate::cni::{CniResult, Code, Error, Plugin, Request};
+use crate::cni::error::Errors;
+use crate::cni::queue::Collection;
+use crate::cni::{Attachment, CniResult, Code, Error, Plugin, Request};
 use crate::trace;
 
 /// The plugin.
@@ -33,7 +34,7 @@ pub const PLUGIN: Plugin = Plugin {
     add,
     del,
     check: |request| check(request, &request.conf.required_prev_result()?),
-    gc,
+    gc: |request| gc(request, &Collection::begin()?),
     status,
 };
 
@@ -111,19 +112,27 @@ pub fn check(request: &Request, prev: &CniResult) -> Result<(), Error> {
     Ok(())
 }
 
-/// Releases what the network's attachments have that are not valid.
+/// Releases what the network's attachments have that are not valid, as far as the collection may take it.
 ///
 /// # Errors
 /// The valid ones are not told; there is a daemon, and it does not answer.
-pub fn gc(request: &Request) -> Result<(), Error> {
+pub fn gc(request: &Request, collection: &Collection) -> Result<(), Error> {
     let valid = request.conf.valid_attachments()?;
-    // Others can't have leases.
-    let valid = valid.iter().filter(|valid| {
-        is_identifier(&valid.container) && interface_name_fault(&valid.ifname).is_none()
-    });
-    let valid =
-        valid.map(|valid| request.conf.attachment(&valid.container, &valid.ifname)).collect();
-    tell(request, &protocol::Request::Gc { network: request.conf.name.clone(), valid })
+    let is_valid = |held: &Attachment| {
+        valid.iter().any(|a| (&a.container, &a.ifname) == (&held.container, &held.ifname))
+    };
+    let socket = conf::socket_of(request)?;
+    let leases = match connect(&socket) {
+        Err(why) if is_nobody(&why) => return Ok(()),
+        _ => leases(&socket)?,
+    };
+    let mut errors = Errors::default();
+    for held in leases.into_iter().map(|held| held.attachment) {
+        if held.network == request.conf.name && !is_valid(&held) && collection.claims(&held) {
+            errors.note(tell(request, &protocol::Request::Del(held)));
+        }
+    }
+    errors.into_result()
 }
 
 /// Sees whether there is a daemon.

@@ -12,7 +12,6 @@
 //! | `{"verb":"add", NAMES, "netns":…, "wanted":{…}}` | `{"result":{…}}`, a result of the newest version |
 //! | `{"verb":"del", NAMES}` | `{}` |
 //! | `{"verb":"check", NAMES}` | `{"result":{…}}` |
-//! | `{"verb":"gc", "network":…, "valid":[{NAMES}, …]}` | `{}` |
 //! | `{"verb":"status"}` | `{}` |
 //! | `{"verb":"leases"}` | `{"leases":[{…}, …]}` |
 //!
@@ -43,13 +42,6 @@ pub enum Request {
     Del(Attachment),
     /// Tell what the attachment has. Leases nothing.
     Check(Attachment),
-    /// Release whatever attachments of the network have that are not among the valid ones.
-    Gc {
-        /// The network's name.
-        network: String,
-        /// The valid attachments.
-        valid: Vec<Attachment>,
-    },
     /// Answer.
     Status,
     /// Tell all that is leased.
@@ -179,10 +171,6 @@ impl Request {
             }
             Self::Del(attachment) => Value::Object(names("del", attachment)),
             Self::Check(attachment) => Value::Object(names("check", attachment)),
-            Self::Gc { network, valid } => {
-                let valid: Vec<_> = valid.iter().map(|a| Value::Object(names("", a))).collect();
-                json!({"verb": "gc", "network": network, "valid": valid})
-            }
             Self::Status => json!({"verb": "status"}),
             Self::Leases => json!({"verb": "leases"}),
         })
@@ -208,16 +196,10 @@ impl Request {
             }
             "del" => Self::Del(attachment(&node)?),
             "check" => Self::Check(attachment(&node)?),
-            "gc" => Self::Gc {
-                network: text(&node, "network")?,
-                valid: node.list("valid", attachment)?,
-            },
             "status" => Self::Status,
             "leases" => Self::Leases,
             _ => {
-                return Err(
-                    required(&node, "verb")?.invalid("add, del, check, gc, status or leases")
-                );
+                return Err(required(&node, "verb")?.invalid("add, del, check, status or leases"));
             }
         })
     }
@@ -404,8 +386,6 @@ mod tests {
             Request::Add(Add { attachment: named(), netns, wanted: wanted() }),
             Request::Del(named()),
             Request::Check(named()),
-            Request::Gc { network: "net".into(), valid: vec![named()] },
-            Request::Gc { network: "net".into(), valid: Vec::new() },
             Request::Status,
             Request::Leases,
         ];

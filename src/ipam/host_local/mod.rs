@@ -12,6 +12,7 @@ pub mod store;
 use std::net::IpAddr;
 
 use crate::cni::error::Errors;
+use crate::cni::queue::Collection;
 use crate::cni::result::{CniResult, Ip};
 use crate::cni::{Code, Error, Plugin, Request};
 use crate::net::Cidr;
@@ -24,10 +25,13 @@ use store::{Owner, Requested, Session, Store};
 pub const PLUGIN: Plugin = Plugin {
     name: "host-local",
     about: "Address management: leases addresses out of ranges that belong to this node.",
-    add: |request| add(request).map(|leased| leased.result),
+    add: |request| {
+        request.take_turn_of_delegate()?;
+        add(request).map(|leased| leased.result)
+    },
     del,
     check,
-    gc,
+    gc: |request| gc(request, &Collection::begin()?),
     status,
 };
 
@@ -151,11 +155,11 @@ pub fn check_leases(request: &Request, prev: &CniResult) -> Result<(), Error> {
     Ok(())
 }
 
-/// Releases what is held by none of the valid attachments.
+/// Releases what is held by none of the valid attachments, as far as the collection may take it.
 ///
 /// # Errors
 /// `cni.dev/valid-attachments` is missing, or a lease can't be removed.
-pub fn gc(request: &Request) -> Result<(), Error> {
+pub fn gc(request: &Request, collection: &Collection) -> Result<(), Error> {
     let valid = request.conf.valid_attachments()?;
     let valid: std::collections::HashSet<_> =
         valid.iter().map(|a| (a.container.as_str(), a.ifname.as_str())).collect();
@@ -166,7 +170,9 @@ pub fn gc(request: &Request) -> Result<(), Error> {
     let swept = session.sweep(|container, ifname| {
         // Old releases did not name the interface.
         let any_interface = || ifname.is_empty() && valid.iter().any(|(c, _)| *c == container);
-        valid.contains(&(container, ifname)) || any_interface()
+        valid.contains(&(container, ifname))
+            || any_interface()
+            || !collection.claims(&request.conf.attachment(container, ifname))
     });
     session.finish();
     swept.map(drop)

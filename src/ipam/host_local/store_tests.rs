@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::cni::env::{Command, Environment};
+use crate::cni::queue::Collection;
 use crate::cni::{NetConf, Request};
 use crate::ipam::host_local;
 
@@ -507,7 +508,11 @@ impl Model {
         let items: Vec<_> =
             valid.iter().map(|o| json!({"containerID": o.container, "ifname": o.ifname})).collect();
         let extra = json!({"cni.dev/valid-attachments": items});
-        host_local::gc(&request(Command::Gc, self.dir.path(), ALICE, &extra)).unwrap();
+        host_local::gc(
+            &request(Command::Gc, self.dir.path(), ALICE, &extra),
+            &Collection::default(),
+        )
+        .unwrap();
         let kept = |(container, ifname): &(String, String)| {
             valid
                 .iter()

@@ -18,7 +18,7 @@ mod options;
 mod poller;
 mod store;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::AsFd;
@@ -428,10 +428,6 @@ impl Daemon {
                 Answer::Done
             }
             Request::Check(attachment) => self.check(&attachment),
-            Request::Gc { network, valid } => {
-                self.collect_garbage(&network, &valid);
-                Answer::Done
-            }
             Request::Status => Answer::Done,
             Request::Leases => {
                 let now = Time::now();
@@ -536,18 +532,6 @@ impl Daemon {
             return Answer::Failed(Error::new(Code::Internal, msg));
         };
         Answer::Leased(result)
-    }
-
-    fn collect_garbage(&mut self, network: &str, valid: &[Attachment]) {
-        let valid: HashSet<String> = valid.iter().map(Attachment::label).collect();
-        let is_garbage = |lease: &Lease| {
-            lease.attachment().network == network && !valid.contains(&lease.attachment().label())
-        };
-        let garbage = self.leases.iter().filter(|(_, lease)| is_garbage(lease));
-        let garbage: Vec<_> = garbage.map(|(id, _)| *id).collect();
-        for id in garbage {
-            self.release(id);
-        }
     }
 
     // ----------------------------------------------------------------------------------------------- leases
