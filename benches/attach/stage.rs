@@ -33,7 +33,7 @@ pub const DEVICE: &str = "device";
 /// Bridges hold at most 1,024 ports; a crowd is spread over several, this many to each.
 const CROWD_PER_BRIDGE: usize = 500;
 /// Calls of one caller in a row when there are many.
-pub const PODS_PER_CALLER: usize = 2;
+pub const PODS_PER_CALLER: usize = 3;
 /// How many make a crowd at a time.
 const MAKERS: usize = 2;
 

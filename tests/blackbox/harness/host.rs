@@ -204,6 +204,12 @@ impl Host {
         assert!(child.wait().unwrap().success());
     }
 
+    /// A file of this host's, open for reading and writing.
+    pub fn open(&self, path: &str) -> File {
+        let path = format!("/proc/{}/root{path}", self.holder.id());
+        File::options().read(true).write(true).open(path).unwrap()
+    }
+
     /// A setting under `/proc/sys/net`.
     pub fn sysctl(&self, name: &str) -> String {
         self.read(&format!("/proc/sys/net/{name}")).trim().to_owned()
