@@ -107,7 +107,10 @@ pub fn run(options: &Options) -> Result<i32, String> {
 }
 
 /// Names of the directories in `data_dir` that can be networks'; none if there is no `data_dir`.
-fn networks_in(data_dir: &Path) -> Result<Vec<String>, String> {
+///
+/// # Errors
+/// It can't be listed, for people.
+pub fn networks_in(data_dir: &Path) -> Result<Vec<String>, String> {
     let error = |why: io::Error| format!("cannot list {}: {why}", data_dir.display());
     let entries = match fs::read_dir(data_dir) {
         Ok(entries) => entries,

@@ -3,6 +3,7 @@
 mod cache;
 mod call;
 pub mod dhcp;
+mod doctor;
 mod driver;
 mod install;
 mod leases;
@@ -28,6 +29,7 @@ Examples:
   sudo plumb install            the plugins' names into /opt/cni/bin
   sudo plumb add mynet blue     attaches the namespace blue to a network of /etc/cni/net.d
   sudo plumb ls                 what is attached on this node
+  sudo plumb doctor             what would go wrong on this node, and what to do
   plumb plugins                 what there is
   plumb trace bridge < my.conf  what a plugin and the kernel say to each other
   sudo plumb dhcp leases        what the daemon of plugin dhcp has leased
@@ -60,6 +62,7 @@ enum Command {
     Restore(restore::Options),
     Ls(ls::Options),
     Leases(leases::Options),
+    Doctor(doctor::Options),
     Install(install::Options),
     Plugins(plugins::Options),
     Trace(trace::Options),
@@ -78,6 +81,7 @@ pub fn run() -> i32 {
         Command::Restore(options) => restore::run(&options),
         Command::Ls(options) => ls::run(&options),
         Command::Leases(options) => leases::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
         Command::Install(options) => install::run(&options),
         Command::Plugins(options) => plugins::run(&options),
         Command::Trace(options) => trace::run(&options),

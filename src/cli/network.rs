@@ -419,7 +419,10 @@ fn switch(object: &Map<String, Value>, key: &str) -> Result<bool, String> {
 }
 
 /// The files in `directory` with one of these extensions, by name; none if there is no directory.
-fn files(directory: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, String> {
+///
+/// # Errors
+/// It can't be listed, for people.
+pub fn files(directory: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, String> {
     let error = |why: io::Error| format!("cannot list {}: {why}", directory.display());
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,

@@ -352,6 +352,19 @@ pub fn of_link<C: Channel>(socket: &mut Socket<C>, link: u32) -> Result<Vec<Rout
     Ok(routes)
 }
 
+/// Reads the unicast routes of the main table, of both families.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn list<C: Channel>(socket: &mut Socket<C>) -> Result<Vec<Route>, Error> {
+    let mut routes = Vec::new();
+    for family in FAMILIES {
+        routes.extend(socket.dump(&List { family: family_of(family), link: None })?);
+    }
+    routes.retain(|route| route.table == TABLE_MAIN);
+    Ok(routes)
+}
+
 /// Index of the link that the default route of the main table leads through, of IPv4 if there is one, or
 /// else of IPv6; of several the one with the lowest metric. `None` if there is none.
 ///

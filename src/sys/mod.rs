@@ -1,9 +1,10 @@
-//! The other system calls: the clock, ARP, network namespaces, sysctls, file locks, taps, packet sockets, security contexts, standard input and
+//! The other system calls: the clock, ARP, network namespaces, sysctls, file locks, legacy iptables, taps, packet sockets, security contexts, standard input and
 //! output. Nothing in here knows of CNI.
 
 pub mod arp;
 pub mod clock;
 pub mod filter;
+pub mod iptables;
 pub mod lock;
 pub mod netns;
 pub mod packet;

@@ -20,11 +20,14 @@ use crate::cni::env::Command;
 use crate::cni::queue::Collection;
 use crate::cni::{Attachment, Version};
 
-pub use options::{AddOptions, CheckOptions, DelOptions, GcOptions, StatusOptions};
+pub use options::{
+    AddOptions, CONFIGURATIONS, CheckOptions, DelOptions, GcOptions, StatusOptions,
+};
+pub use target::has_gone;
 
 use options::arguments;
 use run::{Report, Run, Stopped};
-use target::{Target, has_gone};
+use target::Target;
 
 pub fn add(options: &AddOptions) -> Result<i32, String> {
     let network = options.common.network()?;

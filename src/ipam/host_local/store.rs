@@ -41,8 +41,10 @@ use crate::sys::again;
 use crate::sys::lock::{self, Kind};
 use crate::trace;
 
-const LOCK: &str = "lock";
-const INDEX: &str = "plumb.index";
+/// What the reference locks.
+pub const LOCK: &str = "lock";
+/// The index beside the leases.
+pub const INDEX: &str = "plumb.index";
 /// How long a lock is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The longest name of a file, in bytes (linux/limits.h).
@@ -794,7 +796,10 @@ impl Rotor {
 }
 
 /// What identifies this boot: random_boot_id of proc_sys_kernel(5).
-fn boot_id() -> Result<BootId, Error> {
+///
+/// # Errors
+/// /proc is not mounted.
+pub fn boot_id() -> Result<BootId, Error> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
     let error = |why: io::Error| Error::io(format_args!("read {PATH}"), why);
     let mut text = [0; 36];

@@ -2,9 +2,10 @@
 //! (linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h).
 //!
 //! A change is a transaction: it happens whole or not at all, and costs the same whatever else the
-//! ruleset holds. [`rule`] has tables, chains and rules, [`set`] sets and their elements;
-//! [`foreign`] rules of others.
+//! ruleset holds. [`rule`] has tables, chains and rules, [`set`] sets and their elements, [`chain`] the chains
+//! of everybody, [`foreign`] rules of others.
 
+pub mod chain;
 pub mod foreign;
 pub mod rule;
 pub mod set;
