@@ -67,7 +67,10 @@ fn names_twice(networks: &Networks) -> Vec<Finding> {
         Finding::error(
             Id::ConfigNameTwice,
             format_args!("network {name}"),
-            format_args!("is configured by {}: they share leases, and who names it gets one of them", files.join(" and ")),
+            format_args!(
+                "is configured by {}: they share leases, and who names it gets one of them",
+                files.join(" and ")
+            ),
             "give each network a name of its own, or remove the file that is not meant",
         )
     };
@@ -97,7 +100,9 @@ fn several_files(networks: &Networks) -> Option<Finding> {
                  {first} and none of {}",
                 some(others)
             ),
-            format_args!("see that {first} is the one that is meant; the order is that of the names"),
+            format_args!(
+                "see that {first} is the one that is meant; the order is that of the names"
+            ),
         )),
     }
 }
@@ -112,7 +117,10 @@ fn shared_bridges(networks: &Networks) -> Vec<Finding> {
                 findings.push(Finding::warning(
                     Id::BridgeShared,
                     format_args!("bridge {bridge}"),
-                    format_args!("networks {} and {} share it and differ in {difference}", one.network, other.network),
+                    format_args!(
+                        "networks {} and {} share it and differ in {difference}",
+                        one.network, other.network
+                    ),
                     "give one of them another bridge, or both the same settings",
                 ));
             }
@@ -128,7 +136,8 @@ fn difference(one: &Plugin, other: &Plugin) -> Option<String> {
     let subnets = |plugin: &Plugin| {
         plugin.subnets().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     };
-    let mtu = |plugin: &Plugin| plugin.conf.root().number("mtu", 0..=65536).ok().flatten().unwrap_or(0);
+    let mtu =
+        |plugin: &Plugin| plugin.conf.root().number("mtu", 0..=65536).ok().flatten().unwrap_or(0);
     let mut differences = Vec::new();
     // Who has a gateway on it puts an address on the bridge, which is refused beside another's.
     if one.is_routed() && other.is_routed() && subnets(one) != subnets(other) {
@@ -152,7 +161,10 @@ fn refused(plugin: &Plugin) -> Option<Finding> {
         Id::PluginRefuses,
         format_args!("network {}, {}", plugin.network, plugin.kind),
         error.msg,
-        format_args!("ADD will fail until this is put right, or {} is changed", plugin.file.display()),
+        format_args!(
+            "ADD will fail until this is put right, or {} is changed",
+            plugin.file.display()
+        ),
     ))
 }
 
@@ -166,7 +178,10 @@ mod tests {
     }
 
     fn gateway(name: &str, subnet: &str) -> String {
-        bridge(name, &format!(r#","isGateway":true,"ipam":{{"type":"host-local","subnet":"{subnet}"}}"#))
+        bridge(
+            name,
+            &format!(r#","isGateway":true,"ipam":{{"type":"host-local","subnet":"{subnet}"}}"#),
+        )
     }
 
     #[test]

@@ -109,7 +109,12 @@ pub struct Finding {
 
 impl Finding {
     /// An error.
-    pub fn error(id: Id, subject: impl ToString, finding: impl ToString, advice: impl ToString) -> Self {
+    pub fn error(
+        id: Id,
+        subject: impl ToString,
+        finding: impl ToString,
+        advice: impl ToString,
+    ) -> Self {
         Self::of(Severity::Error, id, subject, finding, advice)
     }
 
@@ -124,7 +129,12 @@ impl Finding {
     }
 
     /// A note.
-    pub fn note(id: Id, subject: impl ToString, finding: impl ToString, advice: impl ToString) -> Self {
+    pub fn note(
+        id: Id,
+        subject: impl ToString,
+        finding: impl ToString,
+        advice: impl ToString,
+    ) -> Self {
         Self::of(Severity::Note, id, subject, finding, advice)
     }
 

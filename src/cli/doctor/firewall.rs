@@ -84,7 +84,10 @@ fn dropped(
     let (severity, what) = if has_no_rules {
         (Severity::Error, "and there is no rule: containers reach nobody beyond the host")
     } else {
-        (Severity::Warning, "and containers reach nobody beyond the host unless a rule accepts that")
+        (
+            Severity::Warning,
+            "and containers reach nobody beyond the host unless a rule accepts that",
+        )
     };
     let finding = format!("the policy for what is forwarded is drop, {what}, in network {users}");
     Finding::of(severity, Id::ForwardDrop, place, finding, accept)
@@ -92,9 +95,8 @@ fn dropped(
 
 /// Whose they are can't be told by their names: those of a container that lives look alike.
 fn reference_rules(chains: &[Chain]) -> Option<Finding> {
-    let is_theirs = |chain: &&Chain| {
-        chain.name.starts_with(REFERENCE_CHAIN) || chain.table == REFERENCE_TABLE
-    };
+    let is_theirs =
+        |chain: &&Chain| chain.name.starts_with(REFERENCE_CHAIN) || chain.table == REFERENCE_TABLE;
     let theirs: Vec<_> = chains
         .iter()
         .filter(is_theirs)
@@ -104,7 +106,10 @@ fn reference_rules(chains: &[Chain]) -> Option<Finding> {
         Finding::note(
             Id::ReferenceRules,
             "nf_tables",
-            format_args!("the reference plugins have made chains ({}), of containers that live or have gone", some(&theirs)),
+            format_args!(
+                "the reference plugins have made chains ({}), of containers that live or have gone",
+                some(&theirs)
+            ),
             "drain the node and delete them, or restart it, once no container of theirs is left",
         )
     })
@@ -156,7 +161,14 @@ mod tests {
     use super::*;
 
     fn forward(family: u8, uses: u32) -> Chain {
-        Chain { family, table: "filter".into(), name: "FORWARD".into(), hook: Some(2), drops: true, uses }
+        Chain {
+            family,
+            table: "filter".into(),
+            name: "FORWARD".into(),
+            hook: Some(2),
+            drops: true,
+            uses,
+        }
     }
 
     fn routed() -> Networks {

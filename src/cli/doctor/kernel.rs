@@ -129,14 +129,16 @@ pub fn look(networks: &Networks) -> Vec<Finding> {
 fn old(networks: &Networks, release: &str) -> Option<Finding> {
     let mut numbers = release.split(['.', '-']).map(|text| text.parse().ok());
     let version: (u32, u32) = (numbers.next()??, numbers.next()??);
-    let (subject, advice) = (format!("Linux {release}"), "use a newer kernel; docs/kernel.md says what for");
+    let (subject, advice) =
+        (format!("Linux {release}"), "use a newer kernel; docs/kernel.md says what for");
     if version < OLDEST {
         let (major, minor) = OLDEST;
         let finding = format!("it is older than {major}.{minor}, the oldest that is supported");
         return Some(Finding::warning(Id::KernelOld, subject, finding, advice));
     }
     let users = networks.with(Plugin::filters_vlans).filter(|_| version < OLDEST_FOR_VLANS)?;
-    let finding = format!("it is older than 5.6, which VLANs of bridge ports need, of network {users}");
+    let finding =
+        format!("it is older than 5.6, which VLANs of bridge ports need, of network {users}");
     Some(Finding::error(Id::KernelOld, subject, finding, advice))
 }
 

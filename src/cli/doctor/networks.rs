@@ -51,7 +51,8 @@ impl Networks {
                 (file, network)
             })
             .collect();
-        let plugins = files.iter().flat_map(|(file, network)| plugins_of(file, network.as_ref().ok()));
+        let plugins =
+            files.iter().flat_map(|(file, network)| plugins_of(file, network.as_ref().ok()));
         let plugins = plugins.collect();
         Ok(Self { directory: directory.to_owned(), files, plugins })
     }
@@ -74,7 +75,12 @@ fn plugins_of(file: &Path, network: Option<&Network>) -> Vec<Plugin> {
     let Some(network) = network else { return Vec::new() };
     let plugin = |plugin| {
         let conf = NetConf::parse(&network.request(plugin, &Extra::default())).ok()?;
-        Some(Plugin { file: file.into(), network: network.name.clone(), kind: plugin.name.clone(), conf })
+        Some(Plugin {
+            file: file.into(),
+            network: network.name.clone(),
+            kind: plugin.name.clone(),
+            conf,
+        })
     };
     network.plugins.iter().filter_map(plugin).collect()
 }
@@ -127,9 +133,12 @@ impl Plugin {
     pub fn subnets(&self) -> Vec<Cidr> {
         let network = |cidr: Cidr| Cidr { address: cidr.network(), ..cidr };
         let mut subnets: Vec<_> = match self.pools() {
-            Some(Ok(config)) => {
-                config.sets.iter().flat_map(|set| set.rounds(None)).map(|r| r.range.subnet).collect()
-            }
+            Some(Ok(config)) => config
+                .sets
+                .iter()
+                .flat_map(|set| set.rounds(None))
+                .map(|r| r.range.subnet)
+                .collect(),
             _ => self.static_addresses().into_iter().map(network).collect(),
         };
         subnets.sort_by_key(|cidr| (cidr.address, cidr.prefix));
@@ -140,7 +149,8 @@ impl Plugin {
     fn static_addresses(&self) -> Vec<Cidr> {
         let root = self.conf.root();
         let Ok(Some(ipam)) = root.get("ipam") else { return Vec::new() };
-        let address = |item: &Node<'_>| Ok(item.string("address")?.and_then(|text| text.parse().ok()));
+        let address =
+            |item: &Node<'_>| Ok(item.string("address")?.and_then(|text| text.parse().ok()));
         let addresses = ipam.list("addresses", address).unwrap_or_default();
         addresses.into_iter().flatten().collect()
     }
@@ -189,7 +199,9 @@ pub fn of(texts: &[&str]) -> Networks {
     let files: Vec<_> = texts
         .iter()
         .enumerate()
-        .map(|(number, text)| (PathBuf::from(format!("/n/{number}.conflist")), Network::parse(text)))
+        .map(|(number, text)| {
+            (PathBuf::from(format!("/n/{number}.conflist")), Network::parse(text))
+        })
         .collect();
     let plugins = files.iter().flat_map(|(file, n)| plugins_of(file, n.as_ref().ok())).collect();
     Networks { directory: "/n".into(), files, plugins }

@@ -51,7 +51,8 @@ pub fn look(networks: &Networks) -> Vec<Finding> {
 
 /// Types of plugins, those of address management included.
 fn named(networks: &Networks) -> BTreeSet<String> {
-    let types = networks.plugins.iter().flat_map(|plugin| [Some(plugin.kind.clone()), plugin.ipam()]);
+    let types =
+        networks.plugins.iter().flat_map(|plugin| [Some(plugin.kind.clone()), plugin.ipam()]);
     types.flatten().collect()
 }
 

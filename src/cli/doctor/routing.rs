@@ -54,14 +54,21 @@ fn forwarding(
     value: &str,
 ) -> Option<Finding> {
     let needs = |plugin: &Plugin| plugin.is_routed() && plugin.has_family(is_ipv4);
-    let advice = format!("sysctl -w net.{}=1, and see what switches it off", setting.replace('/', "."));
+    let advice =
+        format!("sysctl -w net.{}=1, and see what switches it off", setting.replace('/', "."));
     let cut_off = networks.with(|plugin| needs(plugin) && attached.contains(&plugin.network));
     if value != "0" {
         return None;
     }
     if let Some(users) = cut_off {
-        let finding = format!("it is 0, so containers of network {users} reach nobody beyond the host");
-        return Some(Finding::error(Id::ForwardingOff, format_args!("sysctl {setting}"), finding, advice));
+        let finding =
+            format!("it is 0, so containers of network {users} reach nobody beyond the host");
+        return Some(Finding::error(
+            Id::ForwardingOff,
+            format_args!("sysctl {setting}"),
+            finding,
+            advice,
+        ));
     }
     let users = networks.with(needs)?;
     Some(Finding::note(
@@ -79,7 +86,10 @@ fn ipv6_disabled(networks: &Networks, name: &str, value: &str) -> Option<Finding
             Id::Ipv6Disabled,
             format_args!("sysctl {name}"),
             format_args!("IPv6 is off on the host, on which network {users} has an IPv6 gateway"),
-            format_args!("sysctl -w net.{}=0, or leave IPv6 out of the network", name.replace('/', ".")),
+            format_args!(
+                "sysctl -w net.{}=0, or leave IPv6 out of the network",
+                name.replace('/', ".")
+            ),
         )
     })
 }
@@ -102,7 +112,9 @@ fn conntrack(count: &str, max: &str) -> Option<Finding> {
         Finding::warning(
             Id::ConntrackFull,
             "connection tracking",
-            format_args!("{count} of {max} connections: when the table is full new ones are dropped"),
+            format_args!(
+                "{count} of {max} connections: when the table is full new ones are dropped"
+            ),
             "sysctl -w net.netfilter.nf_conntrack_max to a larger number, or see who opens so many",
         )
     })
@@ -159,7 +171,8 @@ mod tests {
     fn forwarding_matters_by_family_and_by_what_is_attached() {
         let severity = |subnet: &str, attached: &[&str], value: &str| {
             let attached = attached.iter().map(ToString::to_string).collect();
-            forwarding(&routed(subnet), &attached, true, "ipv4/ip_forward", value).map(|f| f.severity)
+            forwarding(&routed(subnet), &attached, true, "ipv4/ip_forward", value)
+                .map(|f| f.severity)
         };
         assert_eq!(severity("10.1.0.0/16", &["n"], "0"), Some(Severity::Error));
         assert_eq!(severity("10.1.0.0/16", &[], "0"), Some(Severity::Note));

@@ -23,9 +23,10 @@ fn between_networks(networks: &Networks) -> Vec<Finding> {
             if one.network == other.network || shares_segment(one, other) {
                 continue;
             }
-            let clash = one.subnets().into_iter().find_map(|a| {
-                other.subnets().into_iter().find(|b| a.overlaps(*b)).map(|b| (a, b))
-            });
+            let clash = one
+                .subnets()
+                .into_iter()
+                .find_map(|a| other.subnets().into_iter().find(|b| a.overlaps(*b)).map(|b| (a, b)));
             if let Some((a, b)) = clash {
                 findings.push(Finding::error(
                     Id::SubnetsClash,
@@ -42,10 +43,12 @@ fn between_networks(networks: &Networks) -> Vec<Finding> {
 /// Networks on one segment may share its subnet as long as they hand out different addresses of it; that
 /// includes those on links of the host, since two of these can be on one wire.
 fn shares_segment(one: &Plugin, other: &Plugin) -> bool {
-    let is_on_wire = |plugin: &Plugin| matches!(&*plugin.kind, "macvlan" | "ipvlan" | "vlan" | "host-device");
+    let is_on_wire =
+        |plugin: &Plugin| matches!(&*plugin.kind, "macvlan" | "ipvlan" | "vlan" | "host-device");
     let same_bridge = one.bridge().is_some() && one.bridge() == other.bridge();
     let ranges = |plugin: &Plugin| -> Vec<_> {
-        let sets = plugin.pools().and_then(Result::ok).map(|config| config.sets).unwrap_or_default();
+        let sets =
+            plugin.pools().and_then(Result::ok).map(|config| config.sets).unwrap_or_default();
         let ranges = sets.iter().flat_map(|set| set.rounds(None));
         ranges.map(|round| (round.range.start, round.range.end)).collect()
     };
@@ -71,7 +74,8 @@ impl Host {
         let mut addresses = Vec::new();
         // The hosts' ends of containers' links are many, and have what a network gives them.
         for link in links.iter().filter(|link| !link.is_veth()) {
-            addresses.extend(addr::of_link(&mut socket, link.index).map_err(|error| error.to_string())?);
+            addresses
+                .extend(addr::of_link(&mut socket, link.index).map_err(|error| error.to_string())?);
         }
         Ok(Self { links, routes, addresses })
     }
@@ -89,7 +93,11 @@ fn with_host(networks: &Networks, host: &Host) -> Vec<Finding> {
         let is_own = |index: u32| {
             host.link(index).is_none_or(|link| {
                 let of_bridge = plugin.bridge().is_some_and(|bridge| {
-                    link.name == bridge || link.name.strip_prefix(&*bridge).is_some_and(|rest| rest.starts_with('.'))
+                    link.name == bridge
+                        || link
+                            .name
+                            .strip_prefix(&*bridge)
+                            .is_some_and(|rest| rest.starts_with('.'))
                 });
                 of_bridge || link.is_veth()
             })
@@ -101,15 +109,25 @@ fn with_host(networks: &Networks, host: &Host) -> Vec<Finding> {
     findings
 }
 
-fn clash(plugin: &Plugin, subnet: Cidr, host: &Host, is_own: impl Fn(u32) -> bool) -> Option<Finding> {
+fn clash(
+    plugin: &Plugin,
+    subnet: Cidr,
+    host: &Host,
+    is_own: impl Fn(u32) -> bool,
+) -> Option<Finding> {
     let subject = format!("network {}", plugin.network);
     let name = |index: u32| host.link(index).map_or("?", |link| link.name.as_str());
-    let address = host.addresses.iter().find(|a| !is_own(a.link) && subnet.contains(a.cidr.address));
+    let address =
+        host.addresses.iter().find(|a| !is_own(a.link) && subnet.contains(a.cidr.address));
     if let Some(address) = address {
         return Some(Finding::error(
             Id::SubnetOnHost,
             subject,
-            format_args!("its subnet {subnet} has the host's own address {} on {}", address.cidr, name(address.link)),
+            format_args!(
+                "its subnet {subnet} has the host's own address {} on {}",
+                address.cidr,
+                name(address.link)
+            ),
             "give the network another subnet",
         ));
     }
@@ -122,14 +140,18 @@ fn clash(plugin: &Plugin, subnet: Cidr, host: &Host, is_own: impl Fn(u32) -> boo
         Finding::error(
             Id::SubnetOnHost,
             subject,
-            format_args!("the host has a route {through}, within its subnet {subnet}: containers there are not reached"),
+            format_args!(
+                "the host has a route {through}, within its subnet {subnet}: containers there are not reached"
+            ),
             "give the network another subnet, or remove the route",
         )
     } else {
         Finding::warning(
             Id::SubnetOnHost,
             subject,
-            format_args!("its subnet {subnet} hides a part of what the host's route {through} leads to"),
+            format_args!(
+                "its subnet {subnet} hides a part of what the host's route {through} leads to"
+            ),
             "give the network another subnet if somebody is to be reached there",
         )
     })
@@ -142,7 +164,9 @@ mod tests {
 
     fn network(name: &str, kind: &str, range: &str) -> String {
         let ipam = format!(r#"{{"type":"host-local",{range}}}"#);
-        format!(r#"{{"name":"{name}","type":"{kind}","bridge":"{name}","isGateway":true,"ipam":{ipam}}}"#)
+        format!(
+            r#"{{"name":"{name}","type":"{kind}","bridge":"{name}","isGateway":true,"ipam":{ipam}}}"#
+        )
     }
 
     #[test]
