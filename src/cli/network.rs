@@ -13,7 +13,7 @@ use crate::cni::{NetConf, Version};
 use crate::net::Cidr;
 
 /// Where networks are configured, unless `NETCONFPATH` says otherwise.
-const CONFIGURATIONS: &str = "/etc/cni/net.d";
+pub const CONFIGURATIONS: &str = "/etc/cni/net.d";
 /// Extensions of files that hold lists, and of those that hold a single plugin's configuration.
 const LISTS: [&str; 1] = ["conflist"];
 const SINGLE: [&str; 2] = ["conf", "json"];

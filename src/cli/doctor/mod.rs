@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::driver::CONFIGURATIONS;
+use super::network::CONFIGURATIONS;
 use super::{say, say_json};
 use finding::{Finding, Severity};
 use networks::Networks;
