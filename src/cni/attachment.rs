@@ -19,7 +19,7 @@ const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// One interface of one container on one network: what the specification identifies by the triple of
 /// network name, `CNI_CONTAINERID` and `CNI_IFNAME`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Attachment {
     /// The network's name.
     pub network: String,

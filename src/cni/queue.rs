@@ -21,7 +21,8 @@ use crate::trace;
 /// How long another call is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const QUEUE: &str = "/run/plumb.lock";
+/// The file.
+pub const QUEUE: &str = "/run/plumb.lock";
 
 /// Held by a pass over all attachments, such as follow each other.
 const PASS: i64 = 0;

@@ -9,7 +9,7 @@ use super::finding::{Finding, Id};
 use super::leases::{access, nearest};
 use super::networks::Networks;
 use crate::cli::cache;
-use crate::plugins::attach::QUEUE;
+use crate::cni::queue::QUEUE;
 
 /// `__SO_ACCEPTCON`, in the flags of who listens.
 const LISTENING: u32 = 1 << 16;

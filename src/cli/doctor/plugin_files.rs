@@ -5,8 +5,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use memchr::memmem;
-
 use super::finding::{Finding, Id};
 use super::networks::Networks;
 use crate::cli::call::variable;
@@ -66,6 +64,6 @@ fn find(path: &str, name: &str) -> Option<PathBuf> {
 /// Whether a file is a program of the reference. We name it too, so we are told first.
 fn is_reference(file: &Path) -> bool {
     let program = fs::read(file).unwrap_or_default();
-    let has = |mark| memmem::find(&program, mark).is_some();
+    let has = |mark: &[u8]| program.windows(mark.len()).any(|bytes| bytes == mark);
     !has(OURS) && has(REFERENCE)
 }

@@ -20,7 +20,7 @@ use crate::cni::env::Command;
 use crate::cni::queue::Collection;
 use crate::cni::{Attachment, Version};
 
-pub use options::{AddOptions, CONFIGURATIONS, CheckOptions, DelOptions, GcOptions, StatusOptions};
+pub use options::{AddOptions, CheckOptions, DelOptions, GcOptions, StatusOptions};
 pub use target::has_gone;
 
 use options::arguments;
