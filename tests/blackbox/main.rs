@@ -22,6 +22,7 @@ mod deletion;
 mod dhcp;
 mod dhcp6;
 mod dhcp_life;
+mod doctor;
 mod driver;
 mod dummy;
 mod engines;
