@@ -383,7 +383,11 @@ fn lease_files() {
     host.sh(&format!("printf 'garbage, garbage, garbage, garbage' > {leases}/{index}"));
     Report::of(&host).has("note", "lease-index-damaged", &[&index]);
     host.sh(&format!("rm {leases}/{index}; touch -d 2001-01-01 {leases}/10.1.0.2"));
-    Report::of(&host).has("note", "lease-earlier-boot", &["1 leases", "the next ADD frees them"]);
+    Report::of(&host).has(
+        "note",
+        "lease-earlier-boot",
+        &["earlier boot", ": 1 ", "the next ADD frees them"],
+    );
 }
 
 #[test]

@@ -233,7 +233,7 @@ fn index(path: &Path, leases: &[Sighting]) -> Option<Finding> {
             Id::LeaseEarlierBoot,
             path.display(),
             format_args!(
-                "{earlier} leases are of an earlier boot, which no container has lived through"
+                "leases of an earlier boot, which no container has lived through: {earlier}"
             ),
             "nothing: the next ADD frees them",
         )

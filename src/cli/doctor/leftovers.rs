@@ -201,8 +201,7 @@ fn leases_without_link(
         Id::LeaseWithoutLink,
         format_args!("network {network}"),
         format_args!(
-            "{} leases were left by containers that have gone ({}), {certainty}",
-            left.len(),
+            "leases were left by containers that have gone ({}), {certainty}",
             some(&texts)
         ),
         format_args!(
