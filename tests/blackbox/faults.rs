@@ -41,8 +41,10 @@ fn complaint(step: &Step, errno: Errno, faulty: &Faulty) -> Option<String> {
         .any(|words: &String| text.contains(words));
     let named = |object: &str| text.contains(base_name(object));
     let names_it = match (step.name.as_str(), step.object.as_str()) {
-        // Locks are for a container and for a lease directory, and are called so.
-        ("fcntl" | "flock", path) if path.ends_with("/plumb.lock") => named("namespace"),
+        // Locks are for a container, for an attachment and for a lease directory, and are called so.
+        ("fcntl" | "flock", path) if path.ends_with("/plumb.lock") => {
+            named("namespace") || named("attachment")
+        }
         ("fcntl" | "flock", path) => named(path.rsplit_once('/').unwrap().0),
         ("openat", ".") => named("list leases"),
         ("write", object) if !object.starts_with('/') => named("print the result"),
