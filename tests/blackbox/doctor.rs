@@ -386,7 +386,7 @@ fn lease_files() {
     Report::of(&host).has(
         "note",
         "lease-earlier-boot",
-        &["earlier boot", ": 1 ", "the next ADD frees them"],
+        &["earlier boot", "through: 1", "the next ADD frees them"],
     );
 }
 
