@@ -104,7 +104,7 @@ fn a_link_in_the_group_that_can_not_be_deleted_keeps_no_other() {
 /// Each DEL returns with its link gone, though most of them have another delete it.
 #[test]
 fn dels_of_many_at_once_share() {
-    for callers in [16, 64] {
+    for callers in [16, 64, 256] {
         let host = Host::new();
         let conf = with(
             Network::bridge_v4().conf,

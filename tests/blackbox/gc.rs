@@ -10,7 +10,7 @@ use plumb::sys::lock::is_held;
 use serde_json::{Value, json};
 
 use crate::crash::{Network, walks_all};
-use crate::harness::{Call, Host, Outcome, Pod, Stop, Tracee, patience};
+use crate::harness::{Call, Host, Outcome, Pod, Stop, Tracee, patience, with};
 
 const QUEUE: &str = "/run/plumb.lock";
 
@@ -139,4 +139,43 @@ fn an_add_that_begins_meanwhile_survives() {
         }
         assert!(walked > 5, "{walked}");
     }
+}
+
+/// Their links go some at a time, and their addresses and routes before: the cost of each would grow with the number
+/// of all.
+#[test]
+fn many_go_in_few_requests_and_the_valid_one_keeps_its_routes() {
+    const STALE: usize = 150;
+    let host = Host::new();
+    let conf = with(
+        Network::ptp().conf,
+        &json!({"ipam": {"type": "host-local",
+        "ranges": [[{"subnet": "10.1.0.0/16"}], [{"subnet": "fd01::/64"}]]}}),
+    );
+    let (valid, crowd) = (host.pod("valid"), host.pod("crowd"));
+    let result = host.add(&conf, &valid).ok();
+    for number in 0..STALE {
+        let add = Call::new(&host, "ADD", &conf)
+            .attachment(&format!("stale{number}"), &format!("eth{number}"))
+            .env("CNI_NETNS", &crowd.path());
+        add.run().ok();
+    }
+    let mut list = conf.clone();
+    list["cni.dev/valid-attachments"] = json!([{"containerID": "valid", "ifname": "eth0"}]);
+    Call::new(&host, "GC", &list).env("PLUMB_TRACE", "/run/trace").run().ok();
+    let count = |kind: &str| {
+        let count = host.sh(&format!("grep -c '→ {kind}' /run/trace || true"));
+        count.trim().parse::<usize>().unwrap()
+    };
+    assert_eq!(count("RTM_DELLINK"), 2);
+    assert!(count("RTM_DELROUTE") >= 2 * STALE, "{}", count("RTM_DELROUTE"));
+
+    assert_eq!(host.ip("link show type veth").as_array().unwrap().len(), 1);
+    assert_eq!(host.leases("net").len(), 2);
+    assert_eq!(host.element_comments(), ["plumb:net/valid/eth0"; 2]);
+    host.check(&conf, &result, &valid).ok();
+    valid.must_reach("10.1.0.1");
+    valid.must_reach("fd01::1");
+    let routes = host.sh("ip -4 route show; ip -6 route show | grep -v '^fe80'");
+    assert_eq!(routes.lines().filter(|line| line.contains("veth")).count(), 3, "{routes}");
 }
