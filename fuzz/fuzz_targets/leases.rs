@@ -13,7 +13,6 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use plumb::cni::conf::is_identifier;
 use plumb::cni::env::Command;
-use plumb::cni::queue::Collection;
 use plumb::cni::{Code, NetConf, Request};
 use plumb::ipam::host_local;
 use plumb_fuzz::{check_error, environment};
@@ -151,7 +150,7 @@ impl Model {
             .map(|owner| json!({"containerID": format!("c{owner}"), "ifname": "eth0"}))
             .collect();
         let valid = json!({"cni.dev/valid-attachments": valid});
-        match host_local::gc(&request(Command::Gc, 0, &valid), &Collection::default()) {
+        match host_local::gc(&request(Command::Gc, 0, &valid), &|_| false) {
             // It goes by the files, so it finds all.
             Ok(()) => self.held.retain(|_, owner| kept(*owner)),
             Err(error) => {

@@ -169,9 +169,7 @@ fn announce(queue: &File, byte: i64) -> Result<(), Errno> {
 /// A garbage collection under way: tells the attachments that it may take apart from those that are none of its
 /// business, because a call was about them when it began, or has been since.
 ///
-/// Who begins one and only then lists the valid attachments is exact, also if it has others collect. The default one
-/// is known to no call, and takes all.
-#[derive(Default)]
+/// Who begins one and only then lists the valid attachments is exact, also if it has others collect.
 pub struct Collection {
     /// None if it can't be opened, and then not by other calls either.
     queue: Option<File>,

@@ -9,8 +9,7 @@ use std::path::PathBuf;
 
 use crate::cni::delegate::{self, Delegate};
 use crate::cni::env::Command;
-use crate::cni::queue::Collection;
-use crate::cni::{CniResult, Code, Error, Request};
+use crate::cni::{Attachment, CniResult, Code, Error, Request};
 use crate::net::Cidr;
 
 /// The address management that a configuration names.
@@ -177,15 +176,16 @@ impl<'a> Ipam<'a> {
         }
     }
 
-    /// Releases what belongs to no valid attachment.
+    /// Releases what belongs to no valid attachment, and to none that is spared; what others than ours spare is
+    /// theirs to know.
     ///
     /// # Errors
     /// Those of the plugin.
-    pub fn gc(&self, collection: &Collection) -> Result<(), Error> {
+    pub fn gc(&self, is_spared: &dyn Fn(&Attachment) -> bool) -> Result<(), Error> {
         match self {
-            Self::HostLocal(request) => host_local::gc(request, collection),
+            Self::HostLocal(request) => host_local::gc(request, is_spared),
             Self::Static(_) => Ok(()),
-            Self::Dhcp(request) => dhcp::gc(request, collection),
+            Self::Dhcp(request) => dhcp::gc(request, is_spared),
             Self::Foreign(program, request) => {
                 delegate::execute(program, Command::Gc, request).map(drop)
             }

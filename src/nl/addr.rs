@@ -227,12 +227,12 @@ pub fn of_link<C: Channel>(socket: &mut Socket<C>, link: u32) -> Result<Vec<Addr
     list(socket, List { link, netns: None })
 }
 
-/// Reads the addresses of all links.
+/// Reads the addresses of all links as one answer tells them, which need not be all.
 ///
 /// # Errors
 /// The kernel's refusal.
 pub fn of_all_links<C: Channel>(socket: &mut Socket<C>) -> Result<Vec<Address>, Error> {
-    socket.dump(&List { link: 0, netns: None })
+    Ok(socket.dump_once(&List { link: 0, netns: None })?.objects)
 }
 
 /// Reads the addresses of a link in another namespace, by the number that our own has for it

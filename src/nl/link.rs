@@ -14,7 +14,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use super::error::Error;
 use super::request::{Query, Request};
-use super::socket::{Channel, Socket};
+use super::socket::{Channel, Dump, Socket};
 use super::wire::{Attributes, Encoder, Flags, Malformed, Message};
 use crate::net::Mac;
 
@@ -432,7 +432,16 @@ pub fn execute_then_get<C: Channel>(
 /// # Errors
 /// The kernel's refusal.
 pub fn list<C: Channel>(socket: &mut Socket<C>) -> Result<Vec<Link>, Error> {
+    socket.expect_many();
     socket.dump(&Get(None))
+}
+
+/// Reads the links as one answer tells them, which need not be all.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn list_once<C: Channel>(socket: &mut Socket<C>) -> Result<Dump<Link>, Error> {
+    socket.dump_once(&Get(None))
 }
 
 /// Index of the link of this name; `None` if there is none. Unlike `RTM_GETLINK` this waits for no lock.

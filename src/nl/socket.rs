@@ -31,6 +31,8 @@ pub(super) const NLMSGERR_ATTR_OFFS: u16 = 2;
 
 /// How often a dump that others disturb is begun again before it counts as failed.
 const DUMP_ATTEMPTS: usize = 16;
+/// The largest part of a dump, in bytes: 32 KiB less what the kernel needs (netlink_recvmsg in net/netlink/af_netlink.c).
+const LARGEST_PART: usize = 32 * 1024;
 /// Room for an answer at first. A link takes half of it; and the kernel fills no more than this with the
 /// beginning of a dump (`NLMSG_GOODSIZE`, linux/netlink.h). Memory that nothing is received into costs a
 /// page fault all the same.
@@ -110,6 +112,15 @@ impl Channel for KernelChannel {
         }
         received
     }
+}
+
+/// What a dump has told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dump<T> {
+    /// The objects.
+    pub objects: Vec<T>,
+    /// Nobody has changed anything meanwhile. Otherwise some may be missing, and some there twice.
+    pub is_whole: bool,
 }
 
 /// A conversation partner: the kernel's side of one network namespace.
@@ -251,12 +262,36 @@ impl<C: Channel> Socket<C> {
     ) -> Result<Vec<Q::Reply>, Error> {
         for _ in 0..DUMP_ATTEMPTS {
             let asked = self.ask(requests, query, Flags::DUMP)?;
-            if let Some(objects) = self.read_dump(query, &asked, |_, _| false)? {
-                return Ok(objects);
+            if let Some(dump) = self.read_dump(query, &asked, |_, _| false)?
+                && dump.is_whole
+            {
+                return Ok(dump.objects);
             }
             requests = &[];
         }
         Err(Error::new(query, Errno::EINTR))
+    }
+
+    /// Asks for all objects that match, of which there may be thousands, and goes by the first answer: where
+    /// others keep changing what is dumped there may never be one that tells all.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn dump_once<Q: Query>(&mut self, query: &Q) -> Result<Dump<Q::Reply>, Error> {
+        self.expect_many();
+        for _ in 0..DUMP_ATTEMPTS {
+            let asked = self.ask(&[], query, Flags::DUMP)?;
+            if let Some(dump) = self.read_dump(query, &asked, |_, _| false)? {
+                return Ok(dump);
+            }
+        }
+        Err(Error::new(query, Errno::ENOBUFS))
+    }
+
+    /// Makes room for the largest part of a dump that the kernel hands out at a time: for each it waits anew for
+    /// the lock of what is dumped.
+    pub fn expect_many(&mut self) {
+        self.buffer.resize(self.buffer.len().max(LARGEST_PART), 0);
     }
 
     /// Asks for all objects that match, up to the first of which `is_beyond` says, from those before it, that
@@ -272,8 +307,10 @@ impl<C: Channel> Socket<C> {
     ) -> Result<Vec<Q::Reply>, Error> {
         for _ in 0..DUMP_ATTEMPTS {
             let asked = self.ask(&[], query, Flags::DUMP)?;
-            if let Some(objects) = self.read_dump(query, &asked, &is_beyond)? {
-                return Ok(objects);
+            if let Some(dump) = self.read_dump(query, &asked, &is_beyond)?
+                && dump.is_whole
+            {
+                return Ok(dump.objects);
             }
         }
         Err(Error::new(query, Errno::EINTR))
@@ -379,16 +416,15 @@ impl<C: Channel> Socket<C> {
         }
     }
 
-    /// The objects of a dump, read to its end, or to the first object that is beyond it; `None` if it was
-    /// interrupted or cut.
+    /// The objects of a dump, read to its end, or to the first object that is beyond it; `None` if it was cut.
     fn read_dump<Q: Query>(
         &mut self,
         query: &Q,
         asked: &Asked<'_>,
         is_beyond: impl Fn(&[Q::Reply], &Q::Reply) -> bool,
-    ) -> Result<Option<Vec<Q::Reply>>, Error> {
+    ) -> Result<Option<Dump<Q::Reply>>, Error> {
         let mut objects = Vec::new();
-        let mut usable = true;
+        let (mut usable, mut is_whole) = (true, true);
         let mut failure = None;
         for _ in 0..LONGEST_DUMP {
             let length = match self.receive(query) {
@@ -410,7 +446,7 @@ impl<C: Channel> Socket<C> {
                     continue;
                 }
                 if message.flags.contains(Flags::DUMP_INTR) {
-                    usable = false;
+                    is_whole = false;
                 }
                 match message.kind {
                     NLMSG_ERROR | NLMSG_DONE => {
@@ -418,14 +454,14 @@ impl<C: Channel> Socket<C> {
                             .map_err(|what| Error::protocol(query, what))?;
                         return match failure.or(refusal) {
                             Some(refusal) => Err(refusal),
-                            None => Ok(usable.then_some(objects)),
+                            None => Ok(usable.then_some(Dump { objects, is_whole })),
                         };
                     }
                     _ => {
                         let items = query.decode_item(&message);
                         for object in items.map_err(|m| Error::protocol(query, m.0))? {
                             if is_beyond(&objects, &object) {
-                                return Ok(usable.then_some(objects));
+                                return Ok(usable.then_some(Dump { objects, is_whole }));
                             }
                             objects.push(object);
                         }

@@ -134,7 +134,7 @@ pub fn collect_garbage(request: &Request) -> Result<(), Error> {
     // Over links that are still there.
     let is_swept = matches!(ipam, Some(Ipam::Dhcp(_)));
     if let Some(ipam) = ipam.filter(|_| is_swept) {
-        errors.note(ipam.gc(&collection));
+        errors.note(ipam.gc(&|attachment| !collection.claims(attachment)));
     }
     let swept = errors.note(delete_links(unwanted));
     // Whatever the configuration says now: elements may be of a time when their keys were set.
@@ -145,9 +145,12 @@ pub fn collect_garbage(request: &Request) -> Result<(), Error> {
         errors.note(takeover::sweep(&mut rules, &request.conf.name, &containers));
     }
     // As with DEL, a lease stays with what could not be removed; with rules it is not known whose they are.
-    if let Some(Swept { left, refusals }) = swept {
+    if let Some(Swept { left, are_all_known, refusals }) = swept {
         if errors.is_empty() && !is_swept {
-            errors.note(sweep_leases(request, &collection, &left));
+            let is_spared = |attachment: &Attachment| {
+                !collection.claims(attachment) || !are_all_known && may_have_link(attachment)
+            };
+            errors.note(sweep_leases(request, &left, &is_spared));
         }
         errors.note(refusals);
     }
@@ -157,20 +160,29 @@ pub fn collect_garbage(request: &Request) -> Result<(), Error> {
 /// Releases what belongs to no valid attachment, nor to one of which something is left.
 fn sweep_leases(
     request: &Request,
-    collection: &Collection,
     left: &[Attachment],
+    is_spared: &dyn Fn(&Attachment) -> bool,
 ) -> Result<(), Error> {
     if left.is_empty() {
-        return Ipam::of(request)?.map_or(Ok(()), |ipam| ipam.gc(collection));
+        return Ipam::of(request)?.map_or(Ok(()), |ipam| ipam.gc(is_spared));
     }
     let request = request.keeping(left)?;
-    Ipam::of(&request)?.map_or(Ok(()), |ipam| ipam.gc(collection))
+    Ipam::of(&request)?.map_or(Ok(()), |ipam| ipam.gc(is_spared))
+}
+
+/// Whether an attachment has a link on the host, as far as that can be told by its name.
+fn may_have_link(attachment: &Attachment) -> bool {
+    let index = Socket::open(Family::Route)
+        .and_then(|mut host| link::index_of(&mut host, &attachment.host_link()));
+    !matches!(index, Ok(None))
 }
 
 /// What has become of links that belong to no valid attachment.
 struct Swept {
     /// The attachments whose links are still there.
     left: Vec<Attachment>,
+    /// Whether the kernel has told all links: others may have kept it from that by adding and deleting theirs.
+    are_all_known: bool,
     /// Why.
     refusals: Result<(), Error>,
 }
@@ -181,7 +193,9 @@ fn delete_links(unwanted: impl Fn(&str) -> bool) -> Result<Swept, Error> {
     let mut errors = Errors::default();
     let mut left = Vec::new();
     let mut veths = HashMap::new();
-    for link in link::list(&mut host)? {
+    let links = link::list_once(&mut host)?;
+    let mut seen = HashSet::new();
+    for link in links.objects.into_iter().filter(|link| seen.insert(link.index)) {
         let Some(alias) = link.alias.as_deref().filter(|alias| unwanted(alias)) else { continue };
         let Some(attachment) = Attachment::from_label(alias) else { continue };
         let restored = match Origin::read(alias) {
@@ -210,5 +224,5 @@ fn delete_links(unwanted: impl Fn(&str) -> bool) -> Result<Swept, Error> {
     let (still_there, refusals) = deletion::many(&mut host, &indices);
     errors.note(refusals);
     left.extend(still_there.iter().filter_map(|index| veths.remove(index)));
-    Ok(Swept { left, refusals: errors.into_result() })
+    Ok(Swept { left, are_all_known: links.is_whole, refusals: errors.into_result() })
 }

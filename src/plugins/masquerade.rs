@@ -121,7 +121,7 @@ pub fn remove_by_label(rules: &mut Socket, label: &str) -> Result<(), Error> {
 pub fn sweep(rules: &mut Socket, unwanted: impl Fn(&str) -> bool) -> Result<(), Error> {
     let mut entries = Vec::new();
     for name in sets(rules)? {
-        for element in set::elements(rules, Set { table: TABLE, name: &name })? {
+        for element in set::elements_once(rules, Set { table: TABLE, name: &name })? {
             if unwanted(&element.comment) {
                 entries.push(Entry { set: name.clone(), key: element.key });
             }

@@ -103,7 +103,7 @@ pub fn remove(rules: &mut Socket, link: &str) -> Result<(), Error> {
 /// The kernel's refusal.
 pub fn sweep(rules: &mut Socket, unwanted: impl Fn(&str) -> bool) -> Result<(), Error> {
     let mut errors = Errors::default();
-    let elements = match set::elements(rules, GUARDED) {
+    let elements = match set::elements_once(rules, GUARDED) {
         Err(error) if nft::is_absence(&error) => return Ok(()),
         other => other?,
     };
@@ -114,7 +114,7 @@ pub fn sweep(rules: &mut Socket, unwanted: impl Fn(&str) -> bool) -> Result<(), 
         }
     }
     // Those in `genuine` whose other has been flushed away.
-    for element in set::elements(rules, GENUINE)? {
+    for element in set::elements_once(rules, GENUINE)? {
         if unwanted(&element.comment) {
             let deletion = set::DeleteElement { set: GENUINE, key: &element.key };
             errors.note(nft::delete(rules, &[&deletion]));

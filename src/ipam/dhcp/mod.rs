@@ -34,7 +34,10 @@ pub const PLUGIN: Plugin = Plugin {
     add,
     del,
     check: |request| check(request, &request.conf.required_prev_result()?),
-    gc: |request| gc(request, &Collection::begin()?),
+    gc: |request| {
+        let collection = Collection::begin()?;
+        gc(request, &|attachment| !collection.claims(attachment))
+    },
     status,
 };
 
@@ -112,11 +115,11 @@ pub fn check(request: &Request, prev: &CniResult) -> Result<(), Error> {
     Ok(())
 }
 
-/// Releases what the network's attachments have that are not valid, as far as the collection may take it.
+/// Releases what the network's attachments have that are not valid, but what is spared.
 ///
 /// # Errors
 /// The valid ones are not told; there is a daemon, and it does not answer.
-pub fn gc(request: &Request, collection: &Collection) -> Result<(), Error> {
+pub fn gc(request: &Request, is_spared: &dyn Fn(&Attachment) -> bool) -> Result<(), Error> {
     let valid = request.conf.valid_attachments()?;
     let is_valid = |held: &Attachment| {
         valid.iter().any(|a| (&a.container, &a.ifname) == (&held.container, &held.ifname))
@@ -128,7 +131,7 @@ pub fn gc(request: &Request, collection: &Collection) -> Result<(), Error> {
     };
     let mut errors = Errors::default();
     for held in leases.into_iter().map(|held| held.attachment) {
-        if held.network == request.conf.name && !is_valid(&held) && collection.claims(&held) {
+        if held.network == request.conf.name && !is_valid(&held) && !is_spared(&held) {
             errors.note(tell(request, &protocol::Request::Del(held)));
         }
     }

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use crate::cni::error::Errors;
 use crate::cni::queue::Collection;
 use crate::cni::result::{CniResult, Ip};
-use crate::cni::{Code, Error, Plugin, Request};
+use crate::cni::{Attachment, Code, Error, Plugin, Request};
 use crate::net::Cidr;
 
 use config::Config;
@@ -31,7 +31,10 @@ pub const PLUGIN: Plugin = Plugin {
     },
     del,
     check,
-    gc: |request| gc(request, &Collection::begin()?),
+    gc: |request| {
+        let collection = Collection::begin()?;
+        gc(request, &|attachment| !collection.claims(attachment))
+    },
     status,
 };
 
@@ -155,11 +158,11 @@ pub fn check_leases(request: &Request, prev: &CniResult) -> Result<(), Error> {
     Ok(())
 }
 
-/// Releases what is held by none of the valid attachments, as far as the collection may take it.
+/// Releases what is held by none of the valid attachments, but what is spared.
 ///
 /// # Errors
 /// `cni.dev/valid-attachments` is missing, or a lease can't be removed.
-pub fn gc(request: &Request, collection: &Collection) -> Result<(), Error> {
+pub fn gc(request: &Request, is_spared: &dyn Fn(&Attachment) -> bool) -> Result<(), Error> {
     let valid = request.conf.valid_attachments()?;
     let valid: std::collections::HashSet<_> =
         valid.iter().map(|a| (a.container.as_str(), a.ifname.as_str())).collect();
@@ -172,7 +175,7 @@ pub fn gc(request: &Request, collection: &Collection) -> Result<(), Error> {
         let any_interface = || ifname.is_empty() && valid.iter().any(|(c, _)| *c == container);
         valid.contains(&(container, ifname))
             || any_interface()
-            || !collection.claims(&request.conf.attachment(container, ifname))
+            || is_spared(&request.conf.attachment(container, ifname))
     });
     session.finish();
     swept.map(drop)

@@ -11,7 +11,6 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::cni::env::{Command, Environment};
-use crate::cni::queue::Collection;
 use crate::cni::{NetConf, Request};
 use crate::ipam::host_local;
 
@@ -508,11 +507,7 @@ impl Model {
         let items: Vec<_> =
             valid.iter().map(|o| json!({"containerID": o.container, "ifname": o.ifname})).collect();
         let extra = json!({"cni.dev/valid-attachments": items});
-        host_local::gc(
-            &request(Command::Gc, self.dir.path(), ALICE, &extra),
-            &Collection::default(),
-        )
-        .unwrap();
+        host_local::gc(&request(Command::Gc, self.dir.path(), ALICE, &extra), &|_| false).unwrap();
         let kept = |(container, ifname): &(String, String)| {
             valid
                 .iter()

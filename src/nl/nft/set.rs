@@ -320,6 +320,20 @@ pub fn elements<C: Channel>(socket: &mut Socket<C>, set: Set<'_>) -> Result<Vec<
     }
 }
 
+/// The same as one answer tells them, which need not be all.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn elements_once<C: Channel>(
+    socket: &mut Socket<C>,
+    set: Set<'_>,
+) -> Result<Vec<Element>, Error> {
+    match socket.dump_once(&GetElements { set, key: None }) {
+        Err(error) if error.errno == Errno::ENOENT => Ok(Vec::new()),
+        other => other.map(|dump| dump.objects),
+    }
+}
+
 /// Asks for the sets of a table.
 struct List<'a>(Table<'a>);
 

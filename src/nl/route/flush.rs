@@ -26,7 +26,7 @@ const CHUNK: usize = 256;
 /// The kernel's refusal.
 pub fn flush<C: Channel>(socket: &mut Socket<C>, links: &HashSet<u32>) -> Result<(), Error> {
     for family in FAMILIES.map(family_of) {
-        let mut routes = socket.dump(&ListAll(family))?;
+        let mut routes = socket.dump_once(&ListAll(family))?.objects;
         routes.retain(|route| links.contains(&route.link));
         // In the order of the list each is the first of its kind that the kernel comes upon.
         execute_all(socket, &routes.into_iter().map(Remove).collect::<Vec<_>>())?;
