@@ -1,7 +1,7 @@
 //! What has been done, how often, and how long it took.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,9 +38,13 @@ impl Figures {
         Self { began: Instant::now(), events: Mutex::default(), audits: Mutex::default() }
     }
 
-    /// Seconds since the beginning.
-    pub fn seconds(&self) -> f64 {
-        self.began.elapsed().as_secs_f64()
+    /// Since the beginning.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn seconds(&self) -> f64 {
+        self.elapsed().as_secs_f64()
     }
 
     /// Notes what began then and has ended now.

@@ -6,6 +6,7 @@
 //! printed; `plot` the picture.
 
 #![allow(clippy::print_stdout, reason = "this is a program for people")]
+#![allow(clippy::indexing_slicing, reason = "pods, networks and keys are of its own making")]
 
 mod audit;
 mod figures;
@@ -178,7 +179,7 @@ fn soak(
         let mut next = Instant::now() + Duration::from_secs(options.audit);
         while Instant::now() < end && faults.is_empty() {
             thread::sleep(Duration::from_secs(1));
-            bar.set_position(figures.seconds() as u64);
+            bar.set_position(figures.elapsed().as_secs());
             bar.set_message(figures.line());
             if Instant::now() >= next {
                 let _alone = at_work.write();

@@ -1,7 +1,7 @@
 //! The node as a runtime knows it: its pods, what they should have, and the calls that change that.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -139,7 +139,13 @@ impl Node {
         let began = Instant::now();
         let name = name_of(pod);
         let plugin = network.conf["type"].as_str().unwrap_or_default();
-        let mut child = start(plugin, verb, &name, &network.conf);
+        let mut child = match start(plugin, verb, &name, &network.conf) {
+            Ok(child) => child,
+            Err(why) => {
+                self.fault(format!("{plugin} can't be started: {why}"));
+                return State::Unknown;
+            }
+        };
         if let Some(after) = fate {
             thread::sleep(after);
             let _ = child.kill();
@@ -268,7 +274,7 @@ impl Network {
     }
 }
 
-fn start(plugin: &str, verb: &str, container: &str, conf: &Value) -> Child {
+fn start(plugin: &str, verb: &str, container: &str, conf: &Value) -> io::Result<Child> {
     let mut command = Command::new(format!("{BIN}/{plugin}"));
     command.env_clear().env("CNI_COMMAND", verb).env("CNI_PATH", BIN);
     if verb != "GC" {
@@ -276,11 +282,11 @@ fn start(plugin: &str, verb: &str, container: &str, conf: &Value) -> Child {
         command.env("CNI_NETNS", format!("/run/netns/{container}"));
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().expect("a plugin can be started");
+    let mut child = command.spawn()?;
     let written = child.stdin.take().map(|mut stdin| stdin.write_all(conf.to_string().as_bytes()));
     // Who is killed reads nothing.
     drop(written);
-    child
+    Ok(child)
 }
 
 /// How it has ended, and what it has printed.
@@ -293,9 +299,14 @@ fn wait(mut child: Child) -> (Option<ExitStatus>, String) {
 }
 
 /// Whether it has succeeded, and what it has printed.
-fn finish(child: Child) -> (bool, String) {
-    let (status, output) = wait(child);
-    (status.is_some_and(|status| status.success()), output)
+fn finish(child: io::Result<Child>) -> (bool, String) {
+    match child {
+        Ok(child) => {
+            let (status, output) = wait(child);
+            (status.is_some_and(|status| status.success()), output)
+        }
+        Err(why) => (false, why.to_string()),
+    }
 }
 
 /// `ips` of a result.

@@ -256,7 +256,7 @@ fn settings_that_not_all_kernels_have() {
              mount --bind /run/value.{value} /proc/sys/net/{name}"
         ));
     };
-    let has = |directory: &str| host.sh(&format!("ls -d /proc/sys/net/{directory} || true")) != "";
+    let has = |name: &str| !host.sh(&format!("ls -d /proc/sys/net/{name} || true")).is_empty();
     if has("bridge") {
         put("bridge/bridge-nf-call-iptables", "1");
         Report::of(&host).has("note", "bridge-nf-call", &["bridge-nf-call-iptables", "kube-proxy"]);

@@ -208,7 +208,6 @@ fn route_socket() -> Result<Socket, String> {
     Socket::open(Family::Route).map_err(text)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
 fn text(error: impl Display) -> String {
     error.to_string()
 }

@@ -58,8 +58,11 @@ pub struct Options {
     json: bool,
 }
 
+/// Looks at one area.
+type Look = fn(&Networks) -> Vec<Finding>;
+
 /// What is looked at, in the order in which it is told.
-const AREAS: [(&str, fn(&Networks) -> Vec<Finding>); 9] = [
+const AREAS: [(&str, Look); 9] = [
     ("network configurations", configuration::look),
     ("plugins", plugin_files::look),
     ("kernel", kernel::look),
