@@ -207,6 +207,13 @@ fn kernels() {
             Report::of(&host).has("note", "kernel-feature", &[name, "no network uses"]);
         }
     }
+    // Whatever the kernel has, a host without the device has no taps.
+    configure(&host, &[&json!({"cniVersion": "1.1.0", "name": "net", "type": "tap"})]);
+    host.sh("mount -t tmpfs tmpfs /dev/net");
+    Report::of(&host).has("error", "kernel-feature", &["taps", "network net", "CONFIG_TUN"]);
+    configure(&host, &[]);
+    Report::of(&host).has("note", "kernel-feature", &["taps", "no network uses"]);
+    host.sh("umount /dev/net");
     host.sh(
         "echo 4.19.1-test > /run/release; mount --bind /run/release /proc/sys/kernel/osrelease",
     );
