@@ -55,7 +55,7 @@ fn compare(node: &Node) -> Result<Vec<String>> {
                 faults.push(format!("{address} is {}'s and {other}'s", name_of(pod)));
             }
         }
-        sample.push((pod, network.gateway));
+        sample.push((pod, &network.gateways));
     }
     for held in &node.foreign {
         for (container, address) in &*held.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -92,7 +92,8 @@ fn compare(node: &Node) -> Result<Vec<String>> {
         }
     }
     let step = (sample.len() / SAMPLE).max(1);
-    for (pod, gateway) in sample.into_iter().step_by(step) {
+    let asked = sample.into_iter().step_by(step);
+    for (pod, gateway) in asked.flat_map(|(pod, both)| both.iter().map(move |one| (pod, one))) {
         let name = name_of(pod);
         let reached = Command::new("ip")
             .args(["netns", "exec", &name, "ping", "-q", "-c", "1", "-W", "5", gateway])

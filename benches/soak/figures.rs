@@ -74,6 +74,16 @@ impl Figures {
         lock(&self.audits).clone()
     }
 
+    /// How long calls of a kind take at this load: of the last ones, the median.
+    pub fn typical(&self, kind: Kind) -> Duration {
+        const LAST: usize = 50;
+        let events = lock(&self.events);
+        let recent = events.iter().rev().filter(|event| event.kind == kind);
+        let mut took: Vec<_> = recent.take(LAST).map(|event| event.took).collect();
+        took.sort_by(f64::total_cmp);
+        Duration::from_secs_f64(percentile(&took, 50) / 1e3)
+    }
+
     /// The last seconds, in a line.
     pub fn line(&self) -> String {
         const WINDOW: f64 = 5.0;

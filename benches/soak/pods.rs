@@ -21,6 +21,7 @@ pub const BIN: &str = "/run/bin";
 pub const LEASES: &str = "/var/lib/cni/networks";
 /// The interface of all pods.
 const IFNAME: &str = "eth0";
+const NETWORKS: usize = 3;
 /// How many addresses a foreign writer holds at most.
 const FOREIGN: usize = 20;
 
@@ -28,7 +29,7 @@ const FOREIGN: usize = 20;
 pub struct Network {
     pub name: &'static str,
     pub conf: Value,
-    pub gateway: &'static str,
+    pub gateways: [String; 2],
 }
 
 /// What a pod has, as far as the runtime knows.
@@ -45,7 +46,7 @@ pub enum State {
 
 /// All that is attached to this host, and who leases addresses.
 pub struct Node {
-    pub networks: [Network; 3],
+    pub networks: [Network; NETWORKS],
     /// A call about a pod holds it.
     pub pods: Vec<Mutex<State>>,
     /// Of each foreign writer, the containers that it holds an address for.
@@ -58,15 +59,25 @@ pub fn name_of(pod: usize) -> String {
     format!("pod{pod}")
 }
 
+/// Whether garbage collections are told that a pod is valid though it is detached. From such a one they take
+/// nothing, so what DEL has left of it is there for the audit to see; of the others, an ADD that begins behind the
+/// list must survive by itself. On each network there are as many of both.
+fn is_listed_when_detached(pod: usize) -> bool {
+    (pod / NETWORKS).is_multiple_of(2)
+}
+
+fn kind_of(verb: &str) -> Kind {
+    if verb == "ADD" { Kind::Add } else { Kind::Del }
+}
+
 fn network(name: &'static str, number: u8, keys: &Value) -> Network {
-    let gateways = ["10.0.0.1", "10.1.0.1", "10.2.0.1"];
     let ranges = json!([[{"subnet": format!("10.{number}.0.0/16")}], [{"subnet": format!("fd0{number}::/64")}]]);
     let ipam = json!({"type": "host-local", "ranges": ranges});
     let mut conf = json!({"cniVersion": "1.1.0", "name": name, "ipMasq": true, "ipam": ipam});
     for (key, value) in keys.as_object().into_iter().flatten() {
         conf[key] = value.clone();
     }
-    Network { name, conf, gateway: gateways[usize::from(number)] }
+    Network { name, conf, gateways: [format!("10.{number}.0.1"), format!("fd0{number}::1")] }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -115,10 +126,6 @@ impl Node {
             Err(TryLockError::WouldBlock) => return thread::yield_now(),
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         };
-        let doomed = random.u8(..100) < kills;
-        // Most calls take 1 to 30 ms.
-        let most = if random.bool() { 3_000 } else { 30_000 };
-        let fate = doomed.then(|| Duration::from_micros(random.u64(..most)));
         let verb = match *state {
             State::Detached => "ADD",
             State::Attached(_) => "DEL",
@@ -129,6 +136,14 @@ impl Node {
             }
             State::Forgotten => return,
         };
+        let doomed = random.u8(..100) < kills;
+        // While it starts, or anywhere up to its end, which is the later the more are at work.
+        let most = match random.bool() {
+            true => Duration::from_millis(3),
+            false => figures.typical(kind_of(verb)).mul_f64(1.5),
+        };
+        let moment = most.mul_f64(random.f64());
+        let fate = doomed.then_some(moment);
         *state = self.call(verb, pod, fate, figures);
     }
 
@@ -159,11 +174,13 @@ impl Node {
             self.fault(format!("{verb} of {name} on {}: {output}", network.name));
             return State::Unknown;
         }
+        // Of one that was to be killed and has ended before, the time is that of the fate.
+        if fate.is_none() {
+            figures.add(kind_of(verb), began);
+        }
         if verb == "DEL" {
-            figures.add(Kind::Del, began);
             return State::Detached;
         }
-        figures.add(Kind::Add, began);
         let addresses = addresses(&output);
         if addresses.len() != 2 {
             self.fault(format!("ADD of {name} on {}: {output}", network.name));
@@ -202,20 +219,27 @@ impl Node {
     /// Has each plugin collect what is attached no more, while others attach and detach.
     ///
     /// The list is made as a runtime must make it that goes on meanwhile, and as `plumb gc` does: the collection
-    /// begins before, so that what is attached later is spared though it is not in the list.
+    /// begins before, so that what is attached later is spared though it is not in the list. Of the pods that are
+    /// detached when it is made, some are in the list ([`is_listed_when_detached`]).
     pub fn collect_garbage(&self, figures: &Figures) {
         let collection = Collection::begin();
         if let Err(error) = &collection {
             self.fault(format!("no collection can begin: {}", error.msg));
         }
         let mut forgotten = Vec::new();
-        let mut valid: [Vec<Value>; 3] = Default::default();
+        let mut valid: [Vec<Value>; NETWORKS] = Default::default();
         for (pod, state) in self.pods.iter().enumerate() {
-            // What a call is about is known to the runtime.
-            let is_forgotten = state.try_lock().is_ok_and(|state| *state == State::Forgotten);
-            if is_forgotten {
-                forgotten.push(pod);
-            } else {
+            let is_valid = match state.try_lock().as_deref() {
+                Ok(State::Forgotten) => {
+                    forgotten.push(pod);
+                    false
+                }
+                Ok(State::Detached) => is_listed_when_detached(pod),
+                // What a call is about, which may have ended before the collection began, is known to the
+                // runtime.
+                Ok(State::Attached(_) | State::Unknown) | Err(_) => true,
+            };
+            if is_valid {
                 valid[pod % self.networks.len()]
                     .push(json!({"containerID": name_of(pod), "ifname": IFNAME}));
             }
