@@ -6,8 +6,8 @@
 //! attachments either all is there by then, or the link has gone. A call that begins later finds the rules
 //! that were put back, and takes them away itself. Then all is looked at anew: rules that were put back for what
 //! is not live any more, or has other addresses, go; and if any of that was to do, once more, since what went may
-//! have been what an ADD has made in between. A DEL that is told no namespace waits for nobody, and is not
-//! waited for; should it leave something that way, GC removes it, and an ADD that gets the address replaces it.
+//! have been what an ADD has made in between. A call that can't open the queue is not waited for; should it leave
+//! something that way, GC removes it, and an ADD that gets the address replaces it.
 
 mod plan;
 
