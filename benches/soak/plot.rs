@@ -102,7 +102,8 @@ fn pane(
         .configure_mesh()
         .light_line_style(TRANSPARENT)
         .axis_desc_style((FONT, 13))
-        .x_desc("seconds")
+        .x_desc("seconds; all are detached in the end")
+        .x_label_formatter(&|seconds| format!("{seconds:.0}"))
         .y_label_formatter(&label)
         .label_style((FONT, 13).into_font().color(&INK))
         .draw()?;
@@ -121,5 +122,11 @@ fn pane(
             });
         }
     }
-    chart.configure_series_labels().border_style(INK.mix(0.3)).label_font((FONT, 13)).draw()
+    let place = match is_logarithmic {
+        true => SeriesLabelPosition::LowerMiddle,
+        false => SeriesLabelPosition::UpperMiddle,
+    };
+    let mut legend = chart.configure_series_labels();
+    legend.position(place).background_style(WHITE.filled()).border_style(INK.mix(0.3));
+    legend.label_font((FONT, 13)).draw()
 }
