@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use plumb::net::width;
 use plumb::nl::link::Target;
 use plumb::nl::nft::set::Set;
-use plumb::nl::nft::{self, Table, rule, set};
+use plumb::nl::nft::{self, Table, chain, foreign, rule, set};
 use plumb::nl::{Family, addr, link, pretty, route};
 use plumb_fuzz::parrot;
 
@@ -37,6 +37,8 @@ fuzz_target!(|data: &[u8]| {
             let set = Set { table, name: "masq4_16" };
             let _ = set::element(&mut parrot(datagram), set, &[10, 1, 0, 2, 10, 1, 0, 0]);
             let _ = set::elements(&mut parrot(datagram), set);
+            let _ = chain::list(&mut parrot(datagram));
+            let _ = foreign::rules(&mut parrot(datagram), table, "POSTROUTING");
             let _ = set::names(&mut parrot(datagram), table);
             let _ = rule::looks_up(&mut parrot(datagram), table, "postrouting", "masq4_16");
         }

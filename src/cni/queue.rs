@@ -159,7 +159,8 @@ fn byte_of(attachment: &Attachment) -> i64 {
 /// Tells garbage collections that are under way to spare an attachment, whose byte is held. If that can't be
 /// written, waits for them.
 fn announce(queue: &File, byte: i64) -> Result<(), Errno> {
-    if !is_held(queue, COLLECTION)? || { queue }.write_all(&byte.to_ne_bytes()).is_ok() {
+    let mut entries = queue;
+    if !is_held(queue, COLLECTION)? || entries.write_all(&byte.to_ne_bytes()).is_ok() {
         return Ok(());
     }
     lock(queue, Kind::Byte(COLLECTION), PATIENCE)?;
@@ -203,8 +204,9 @@ impl Collection {
                 }
                 lock(queue, Kind::SharedByte(COLLECTION), PATIENCE)?;
                 let held = held_bytes(queue, ATTACHMENTS)?;
-                let entries: Vec<_> = held.iter().flat_map(|byte| byte.to_ne_bytes()).collect();
-                { queue }.write_all(&entries)
+                let held: Vec<_> = held.iter().flat_map(|byte| byte.to_ne_bytes()).collect();
+                let mut entries = queue;
+                entries.write_all(&held)
             };
             begun().map_err(|why| Error::io(format_args!("begin a collection in {QUEUE}"), why))?;
         }

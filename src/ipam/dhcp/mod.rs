@@ -124,10 +124,10 @@ pub fn gc(request: &Request, is_spared: &dyn Fn(&Attachment) -> bool) -> Result<
     let is_valid = |held: &Attachment| {
         valid.iter().any(|a| (&a.container, &a.ifname) == (&held.container, &held.ifname))
     };
-    let socket = conf::socket_of(request)?;
-    let leases = match connect(&socket) {
-        Err(why) if is_nobody(&why) => return Ok(()),
-        _ => leases(&socket)?,
+    let leases = match ask_if_any(request, &protocol::Request::Leases)? {
+        None => return Ok(()),
+        Some(Answer::Leases(leases)) => leases,
+        Some(_) => return Err(other_answer()),
     };
     let mut errors = Errors::default();
     for held in leases.into_iter().map(|held| held.attachment) {
@@ -165,15 +165,20 @@ pub fn leases(socket: &Path) -> Result<Vec<protocol::Held>, Error> {
 
 /// Has the daemon do something, if there is one.
 fn tell(request: &Request, question: &protocol::Request) -> Result<(), Error> {
+    ask_if_any(request, question).map(drop)
+}
+
+/// Asks the daemon; none if there is no daemon.
+fn ask_if_any(request: &Request, question: &protocol::Request) -> Result<Option<Answer>, Error> {
     let socket = conf::socket_of(request)?;
     let mut daemon = match connect(&socket) {
         Ok(daemon) => daemon,
-        Err(why) if is_nobody(&why) => return Ok(()),
+        Err(why) if is_nobody(&why) => return Ok(None),
         Err(why) => return Err(unreachable(&socket, &why)),
     };
     match daemon.ask(question, PATIENCE) {
         Ok(Answer::Failed(error)) => Err(error),
-        Ok(_) => Ok(()),
+        Ok(answer) => Ok(Some(answer)),
         Err(why) => Err(unreachable(&socket, &why)),
     }
 }

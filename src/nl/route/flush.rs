@@ -19,8 +19,8 @@ use crate::nl::wire::{Encoder, Malformed, Message};
 /// How many are removed in one datagram.
 const CHUNK: usize = 256;
 
-/// Removes all routes through these links, of all tables, also those that the kernel keeps for IPv6 addresses; then
-/// the addresses. Only for links that are about to be deleted.
+/// Removes all routes that lead through one of these links alone, of all tables, also those that the kernel keeps for
+/// IPv6 addresses; then the addresses. Only for links that are about to be deleted.
 ///
 /// # Errors
 /// The kernel's refusal.
@@ -44,7 +44,8 @@ fn execute_all<C: Channel, R: Request>(socket: &mut Socket<C>, all: &[R]) -> Res
     })
 }
 
-/// Asks for all routes of a family.
+/// Asks for all routes of a family. One over several links is read as one through none: to remove a part of it
+/// could remove it whole.
 #[derive(Clone, Copy, Debug)]
 struct ListAll(u8);
 
@@ -70,10 +71,6 @@ impl Query for ListAll {
 
     fn decode(&self, message: &Message<'_>) -> Result<Route, Malformed> {
         List { family: self.0, link: None }.decode(message)
-    }
-
-    fn decode_item(&self, message: &Message<'_>) -> Result<Vec<Route>, Malformed> {
-        List { family: self.0, link: None }.decode_item(message)
     }
 }
 
