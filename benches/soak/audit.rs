@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::figures::Figures;
-use crate::pods::{LEASES, Network, Node, State, name_of};
+use crate::pods::{LEASES, Network, Node, State, addresses, name_of};
 
 /// How many pods have to reach their gateways.
 const SAMPLE: usize = 5;
@@ -41,17 +41,17 @@ fn compare(node: &Node) -> Result<Vec<String>> {
     let mut expected_leases: BTreeMap<&str, BTreeMap<IpAddr, String>> = BTreeMap::new();
     let mut sample = Vec::new();
     for (pod, state) in node.pods.iter().enumerate() {
-        let State::Attached(addresses) = &*state.lock().unwrap_or_else(PoisonError::into_inner)
-        else {
+        let State::Attached(result) = &*state.lock().unwrap_or_else(PoisonError::into_inner) else {
             continue;
         };
+        let addresses = addresses(result);
         let network = node.network_of(pod);
         let label = format!("plumb:{}/{}/eth0", network.name, name_of(pod));
         expected_elements.insert(label.clone(), addresses.len());
         expected_links.insert(label);
         let leases = expected_leases.entry(network.name).or_default();
         for address in addresses {
-            if let Some(other) = leases.insert(*address, name_of(pod)) {
+            if let Some(other) = leases.insert(address, name_of(pod)) {
                 faults.push(format!("{address} is {}'s and {other}'s", name_of(pod)));
             }
         }

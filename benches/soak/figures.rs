@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 pub enum Kind {
     Add,
     Del,
+    Check,
     Gc,
     Kill,
     Foreign,
@@ -106,12 +107,14 @@ impl Figures {
     pub fn print(&self) {
         let events = self.events();
         let seconds = events.last().map_or(1.0, |event| event.at);
-        for (kind, name) in [(Kind::Add, "ADD"), (Kind::Del, "DEL"), (Kind::Gc, "GC")] {
+        let kinds =
+            [(Kind::Add, "ADD"), (Kind::Del, "DEL"), (Kind::Check, "CHECK"), (Kind::Gc, "GC")];
+        for (kind, name) in kinds {
             let mut took: Vec<_> =
                 events.iter().filter(|e| e.kind == kind).map(|e| e.took).collect();
             took.sort_by(f64::total_cmp);
             println!(
-                "{name:4} {:6} calls, {:5.0}/s; ms: median {:.1}, 95 % {:.1}, 99 % {:.1}, most {:.1}",
+                "{name:5} {:6} calls, {:5.0}/s; ms: median {:.1}, 95 % {:.1}, 99 % {:.1}, most {:.1}",
                 took.len(),
                 took.len() as f64 / seconds,
                 percentile(&took, 50),

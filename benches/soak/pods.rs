@@ -36,8 +36,8 @@ pub struct Network {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum State {
     Detached,
-    /// ADD has returned these.
-    Attached(Vec<IpAddr>),
+    /// This is what ADD has returned.
+    Attached(Value),
     /// A call has been killed: DEL or a garbage collection is due.
     Unknown,
     /// The runtime has forgotten it: only a garbage collection is to come.
@@ -128,6 +128,10 @@ impl Node {
         };
         let verb = match *state {
             State::Detached => "ADD",
+            // It may have been lost since ADD, which DEL would not notice.
+            State::Attached(ref result) if random.u8(..3) == 0 => {
+                return self.check(pod, result, figures);
+            }
             State::Attached(_) => "DEL",
             State::Unknown if random.u8(..4) > 0 => "DEL",
             State::Unknown => {
@@ -181,11 +185,26 @@ impl Node {
         if verb == "DEL" {
             return State::Detached;
         }
-        let addresses = addresses(&output);
-        if addresses.len() != 2 {
+        let result = serde_json::from_str(&output).unwrap_or_default();
+        if addresses(&result).len() != 2 {
             self.fault(format!("ADD of {name} on {}: {output}", network.name));
         }
-        State::Attached(addresses)
+        State::Attached(result)
+    }
+
+    /// Sees whether a pod still has what ADD returned.
+    fn check(&self, pod: usize, result: &Value, figures: &Figures) {
+        let network = self.network_of(pod);
+        let began = Instant::now();
+        let name = name_of(pod);
+        let plugin = network.conf["type"].as_str().unwrap_or_default();
+        let mut conf = network.conf.clone();
+        conf["prevResult"] = result.clone();
+        let (success, output) = finish(start(plugin, "CHECK", &name, &conf));
+        if !success {
+            self.fault(format!("CHECK of {name} on {}: {output}", network.name));
+        }
+        figures.add(Kind::Check, began);
     }
 
     /// Leases or releases an address by the reference's host-local, in the first network's directory.
@@ -206,7 +225,7 @@ impl Node {
         } else {
             let container = format!("foreign{writer}-{}", random.u32(..));
             let (success, output) = finish(start("foreign", "ADD", &container, &conf));
-            match addresses(&output).first() {
+            match addresses(&serde_json::from_str(&output).unwrap_or_default()).first() {
                 Some(address) if success => drop(held.insert(container, *address)),
                 _ => self.fault(format!("the foreign ADD of {container}: {output}")),
             }
@@ -334,8 +353,7 @@ fn finish(child: io::Result<Child>) -> (bool, String) {
 }
 
 /// `ips` of a result.
-fn addresses(result: &str) -> Vec<IpAddr> {
-    let result: Value = serde_json::from_str(result).unwrap_or_default();
+pub fn addresses(result: &Value) -> Vec<IpAddr> {
     let address = |ip: &Value| ip["address"].as_str()?.split('/').next()?.parse().ok();
     result["ips"].as_array().into_iter().flatten().filter_map(address).collect()
 }
