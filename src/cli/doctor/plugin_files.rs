@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::finding::{Finding, Id};
 use super::networks::Networks;
 use crate::cli::call::variable;
+use crate::cni::delegate::ITSELF;
 use crate::plugins;
 
 /// Where runtimes look that are not told otherwise.
@@ -63,6 +64,10 @@ fn find(path: &str, name: &str) -> Option<PathBuf> {
 
 /// Whether a file is a program of the reference. We name it too, so we are told first.
 fn is_reference(file: &Path) -> bool {
+    let id = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    if id(file).is_some_and(|id_of_file| id(Path::new(ITSELF)) == Some(id_of_file)) {
+        return false;
+    }
     let program = fs::read(file).unwrap_or_default();
     let has = |mark: &[u8]| program.windows(mark.len()).any(|bytes| bytes == mark);
     !has(OURS) && has(REFERENCE)
